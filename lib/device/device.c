@@ -1,0 +1,71 @@
+/* Bounds checks in front of every device function. No state. */
+#include "base/checked.h"
+#include "base/status.h"
+#include "spaceblock/device.h"
+
+static spb_status check_range(const struct spb_device *device, const char *verb, uint64_t offset,
+                              uint64_t n, struct spb_error *err)
+{
+    if (spb_range_within(offset, n, device->size_bytes))
+        return spb_ok();
+    return spb_fail(err, SPB_INVALID,
+                    "cannot %s %llu bytes at %llu of %s: beyond its end at %llu bytes", verb,
+                    (unsigned long long)n, (unsigned long long)offset, device->name,
+                    (unsigned long long)device->size_bytes);
+}
+
+static spb_status check_writable(const struct spb_device *device, const char *verb,
+                                 struct spb_error *err)
+{
+    if (device->writable)
+        return spb_ok();
+    return spb_fail(err, SPB_READ_ONLY, "cannot %s %s: it was opened for reading", verb,
+                    device->name);
+}
+
+spb_status spb_device_read(struct spb_device *device, uint64_t offset, void *buffer, size_t n,
+                           struct spb_error *err)
+{
+    SPB_TRY(check_range(device, "read", offset, n, err));
+    return n == 0 ? spb_ok() : device->ops->read(device, offset, buffer, n, err);
+}
+
+spb_status spb_device_read_medium(struct spb_device *device, uint64_t offset, void *buffer,
+                                  size_t n, struct spb_error *err)
+{
+    SPB_TRY(check_range(device, "read", offset, n, err));
+    return n == 0 ? spb_ok() : device->ops->read_medium(device, offset, buffer, n, err);
+}
+
+spb_status spb_device_write(struct spb_device *device, uint64_t offset, const void *data, size_t n,
+                            struct spb_error *err)
+{
+    SPB_TRY(check_writable(device, "write", err));
+    SPB_TRY(check_range(device, "write", offset, n, err));
+    return n == 0 ? spb_ok() : device->ops->write(device, offset, data, n, err);
+}
+
+spb_status spb_device_flush(struct spb_device *device, struct spb_error *err)
+{
+    SPB_TRY(check_writable(device, "flush", err));
+    return device->ops->flush(device, err);
+}
+
+spb_status spb_device_zero(struct spb_device *device, uint64_t offset, uint64_t n,
+                           struct spb_error *err)
+{
+    SPB_TRY(check_writable(device, "zero", err));
+    SPB_TRY(check_range(device, "zero", offset, n, err));
+    return n == 0 ? spb_ok() : device->ops->zero(device, offset, n, err);
+}
+
+spb_status spb_device_forgive(struct spb_device *device, struct spb_error *err)
+{
+    return device->ops->forgive(device, err);
+}
+
+void spb_device_close(struct spb_device *device)
+{
+    if (device != NULL)
+        device->ops->close(device);
+}
