@@ -1,0 +1,346 @@
+/*
+ * Tells from encoded changes and a volume what happened to each: the object that a statement names
+ * is looked up and compared with the states before and after. Reads published state only.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "volume/change.h"
+#include "volume/state.h"
+
+const char *spb_verdict_name(enum spb_verdict verdict)
+{
+    switch (verdict) {
+    case SPB_VERDICT_BEFORE:
+        return "before";
+    case SPB_VERDICT_AFTER:
+        return "after";
+    case SPB_VERDICT_IN_PART:
+        return "in-part";
+    case SPB_VERDICT_UNKNOWN:
+        return "unknown";
+    }
+    return "unknown";
+}
+
+/* ---- Parameters ----------------------------------------------------------------------------- */
+
+/* What the volume shows of an id. */
+struct shown {
+    bool has_newest;
+    struct spb_param newest;
+    uint32_t others; /* slots naming the id beside the newest */
+    bool after_slot; /* some valid slot holds the state after */
+};
+
+static bool is_value(const struct spb_param *param, const struct spb_value *value)
+{
+    return value->state == SPB_VALUE_VALID && param->state == SPB_PARAM_VALID &&
+           param->generation == value->generation && param->len == value->len &&
+           memcmp(param->value, value->bytes, value->len) == 0;
+}
+
+static struct shown look_at(const struct spb_volume *volume, const struct spb_param_change *change)
+{
+    struct shown shown = {.has_newest = false};
+    struct spb_param param;
+
+    for (uint32_t i = 0; i < volume->geo.param_slots; i++) {
+        if (!spb_is_ok(spb_param_read_slot(volume, i, &param, NULL)) ||
+            param.state == SPB_PARAM_FREE || param.id != change->id)
+            continue;
+        shown.after_slot |= is_value(&param, &change->after);
+        if (param.newest) {
+            shown.has_newest = true;
+            shown.newest = param;
+        } else {
+            shown.others++;
+        }
+    }
+    return shown;
+}
+
+static bool shows_before(const struct shown *shown, const struct spb_param_change *change)
+{
+    switch (change->before.state) {
+    case SPB_VALUE_VALID:
+        return shown->has_newest && is_value(&shown->newest, &change->before);
+    case SPB_VALUE_CORRUPT:
+        return !shown->has_newest && (shown->others > 0 || change->erases);
+    default:
+        return !shown->has_newest && shown->others == 0;
+    }
+}
+
+static enum spb_verdict judge_param(const struct spb_volume *volume,
+                                    const struct spb_param_change *change)
+{
+    struct shown shown = look_at(volume, change);
+
+    if (change->after.state == SPB_VALUE_ABSENT && !shown.has_newest && shown.others == 0)
+        return SPB_VERDICT_AFTER;
+    if (shown.has_newest && is_value(&shown.newest, &change->after))
+        return SPB_VERDICT_AFTER;
+    if (shows_before(&shown, change)) {
+        /* A wrap or delete erases the other slots first; a wrap may write its slot before. */
+        bool begun = change->erases && (shown.others < change->others || shown.after_slot);
+        return begun ? SPB_VERDICT_IN_PART : SPB_VERDICT_BEFORE;
+    }
+    return shown.after_slot ? SPB_VERDICT_AFTER : SPB_VERDICT_UNKNOWN;
+}
+
+/* ---- Events --------------------------------------------------------------------------------- */
+
+enum match { MATCH, MISMATCH, GONE };
+
+/* Compares the records that the volume still shows with the first n of the change. */
+static enum match match_records(const struct spb_volume *volume,
+                                const struct spb_events_change *change, uint32_t first, uint32_t n)
+{
+    enum match found = GONE;
+    struct spb_event event;
+    uint8_t record[SPB_EVENT_SIZE];
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (!spb_is_ok(spb_event_read(volume, first + i, &event, NULL)) || event.corrupt)
+            continue;
+        spb_event_record_encode(&event, record);
+        if (memcmp(record, change->records + (size_t)i * SPB_EVENT_SIZE, SPB_EVENT_SIZE) != 0)
+            return MISMATCH;
+        found = MATCH;
+    }
+    return found;
+}
+
+static enum spb_verdict judge_events(const struct spb_volume *volume,
+                                     const struct spb_events_change *change)
+{
+    uint32_t pointer = spb_event_pointer(volume);
+    bool wraps = change->after < change->before;
+
+    if (pointer == change->before || (!wraps && pointer < change->before))
+        return SPB_VERDICT_BEFORE;
+    /* An append is written R at a time, from its own start where it wraps. */
+    for (uint32_t n = 1; n < change->count; n++) {
+        if (pointer != spb_pointer_advance(&volume->geo, change->before, n))
+            continue;
+        enum match part = match_records(volume, change, pointer - n, n);
+        return part == MATCH ? SPB_VERDICT_IN_PART : SPB_VERDICT_UNKNOWN;
+    }
+    if (pointer < change->after)
+        return SPB_VERDICT_UNKNOWN;
+    enum match all = match_records(volume, change, change->after - change->count, change->count);
+    return all == MATCH ? SPB_VERDICT_AFTER : SPB_VERDICT_UNKNOWN;
+}
+
+/* ---- Products and single records ------------------------------------------------------------ */
+
+/* Does the catalog hold this entry, and does it hold the name at all? */
+static bool catalog_holds(const struct spb_volume *volume, const uint8_t *entry, bool *name)
+{
+    bool found = false;
+
+    (void)pthread_mutex_lock(spb_volume_lock(volume));
+    const uint8_t *catalog = spb_catalog_of(volume);
+    for (uint32_t i = 0; i < volume->geo.entries; i++) {
+        const uint8_t *at = catalog + (size_t)i * SPB_ENTRY_SIZE;
+        if (spb_bytes_are_zero(at, SPB_ENTRY_FREE_SIZE))
+            continue;
+        found |= memcmp(at, entry, SPB_ENTRY_SIZE) == 0;
+        *name |= memcmp(at + SPB_ENTRY_NAME_AT - 1, entry + SPB_ENTRY_NAME_AT - 1,
+                        SPB_PRODUCT_NAME_MAX + 1) == 0;
+    }
+    (void)pthread_mutex_unlock(spb_volume_lock(volume));
+    return found;
+}
+
+static enum spb_verdict judge_product(const struct spb_volume *volume,
+                                      const struct spb_product_change *change)
+{
+    bool name = false;
+    bool before = change->before != NULL && catalog_holds(volume, change->before, &name);
+    bool after = change->after != NULL && catalog_holds(volume, change->after, &name);
+    bool same = change->before != NULL && change->after != NULL &&
+                memcmp(change->before, change->after, SPB_ENTRY_SIZE) == 0;
+
+    if (after && before && !same)
+        return SPB_VERDICT_IN_PART;
+    if (after || (change->after == NULL && !name))
+        return SPB_VERDICT_AFTER;
+    if (before || (change->before == NULL && !name))
+        return SPB_VERDICT_BEFORE;
+    return SPB_VERDICT_UNKNOWN;
+}
+
+/* Each part of a record is as before or as after, but not the record as a whole. */
+static bool is_mixture(const uint8_t *now, const struct spb_cell_change *change, size_t first)
+{
+    bool head = memcmp(now, change->before, first) == 0 || memcmp(now, change->after, first) == 0;
+    bool tail = memcmp(now + first, change->before + first, change->size - first) == 0 ||
+                memcmp(now + first, change->after + first, change->size - first) == 0;
+
+    return head && tail;
+}
+
+static enum spb_verdict judge_record(const struct spb_volume *volume,
+                                     const struct spb_cell_change *change, uint64_t at)
+{
+    uint8_t now[SPB_PARAM_SIZE];
+
+    (void)pthread_mutex_lock(spb_volume_lock(volume));
+    memcpy(now, volume->meta + spb_meta_index(&volume->geo, at), change->size);
+    (void)pthread_mutex_unlock(spb_volume_lock(volume));
+    if (memcmp(now, change->after, change->size) == 0)
+        return SPB_VERDICT_AFTER;
+    if (memcmp(now, change->before, change->size) == 0)
+        return SPB_VERDICT_BEFORE;
+    return is_mixture(now, change, spb_first_part(at, change->size)) ? SPB_VERDICT_IN_PART
+                                                                     : SPB_VERDICT_UNKNOWN;
+}
+
+/* Emptying an entry may leave what follows its first bytes. */
+static enum spb_verdict judge_entry(const struct spb_volume *volume,
+                                    const struct spb_cell_change *change)
+{
+    uint8_t now[SPB_ENTRY_SIZE];
+    bool name = false, one_sector = volume->geo.entries * SPB_ENTRY_SIZE <= SPB_SECTOR_SIZE;
+
+    /* Where closing gaps may have moved it, the entry is looked for by what it holds. */
+    if (one_sector || change->index >= volume->geo.entries)
+        return catalog_holds(volume, change->before, &name) ? SPB_VERDICT_BEFORE
+                                                            : SPB_VERDICT_AFTER;
+    (void)pthread_mutex_lock(spb_volume_lock(volume));
+    memcpy(now, spb_catalog_of(volume) + (size_t)change->index * SPB_ENTRY_SIZE, sizeof(now));
+    (void)pthread_mutex_unlock(spb_volume_lock(volume));
+    if (memcmp(now, change->before, sizeof(now)) == 0)
+        return SPB_VERDICT_BEFORE;
+    return spb_bytes_are_zero(now, SPB_ENTRY_FREE_SIZE) ? SPB_VERDICT_AFTER : SPB_VERDICT_UNKNOWN;
+}
+
+static enum spb_verdict judge_cell(const struct spb_volume *volume,
+                                   const struct spb_cell_change *change)
+{
+    if (change->cell == SPB_CELL_ENTRY)
+        return judge_entry(volume, change);
+    if (change->cell == SPB_CELL_PARAM && change->index < volume->geo.param_slots)
+        return judge_record(volume, change, spb_param_at(&volume->geo, change->index));
+    if (change->cell == SPB_CELL_EVENT)
+        return judge_record(volume, change,
+                            spb_event_at(&volume->geo, change->index % volume->geo.event_capacity));
+    return SPB_VERDICT_UNKNOWN;
+}
+
+/* ---- A file of changes ---------------------------------------------------------------------- */
+
+static void judge_one(const struct spb_volume *volume, const struct spb_change *change,
+                      struct spb_judgement *out)
+{
+    static const char *const cells[] = {"", "parameter slot", "event", "catalog entry"};
+
+    switch (change->kind) {
+    case SPB_CHANGE_PARAM:
+        out->verdict = judge_param(volume, &change->of.param);
+        (void)snprintf(out->object, sizeof(out->object), "param %u", change->of.param.id);
+        break;
+    case SPB_CHANGE_EVENTS:
+        out->verdict = judge_events(volume, &change->of.events);
+        (void)snprintf(out->object, sizeof(out->object), "events %u..%u",
+                       change->of.events.after - change->of.events.count,
+                       change->of.events.after - 1);
+        break;
+    case SPB_CHANGE_PRODUCT: {
+        const uint8_t *entry =
+            change->of.product.after != NULL ? change->of.product.after : change->of.product.before;
+        out->verdict = judge_product(volume, &change->of.product);
+        (void)snprintf(out->object, sizeof(out->object), "product %.*s", (int)SPB_PRODUCT_NAME_MAX,
+                       (const char *)entry + SPB_ENTRY_NAME_AT);
+        break;
+    }
+    case SPB_CHANGE_CELL:
+        out->verdict = judge_cell(volume, &change->of.cell);
+        (void)snprintf(out->object, sizeof(out->object), "%s %u", cells[change->of.cell.cell],
+                       change->of.cell.index);
+        break;
+    }
+}
+
+/*
+ * Several puts of one id may share a group, in separate slots that reach the medium in any order:
+ * of a later one that is there, those before it are superseded, and so done; of an earlier one that
+ * is not there, those after it build on what is not there.
+ */
+static void settle_chains(const struct spb_change *changes, struct spb_judgement *out, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        for (size_t j = 0; j < i; j++) {
+            if (changes[i].kind != SPB_CHANGE_PARAM || changes[j].kind != SPB_CHANGE_PARAM ||
+                changes[i].of.param.id != changes[j].of.param.id)
+                continue;
+            if (out[i].verdict == SPB_VERDICT_AFTER && out[j].verdict == SPB_VERDICT_UNKNOWN)
+                out[j].verdict = SPB_VERDICT_AFTER;
+            if (out[j].verdict == SPB_VERDICT_BEFORE && out[i].verdict == SPB_VERDICT_UNKNOWN)
+                out[i].verdict = SPB_VERDICT_BEFORE;
+        }
+    }
+}
+
+static spb_status fail_encoding(struct spb_error *err)
+{
+    return spb_fail(err, SPB_CORRUPT, "these bytes are not an encoding of changes, or are damaged");
+}
+
+static spb_status open_encoding(const uint8_t *bytes, size_t size, struct spb_reader *r,
+                                uint32_t *count, struct spb_error *err)
+{
+    struct spb_reader crc = spb_reader_over(bytes, size);
+
+    if (size < 14)
+        return fail_encoding(err);
+    (void)spb_read_view(&crc, size - 4);
+    if (spb_read_be32(&crc) != spb_crc32c(0, bytes, size - 4))
+        return fail_encoding(err);
+    *r = spb_reader_over(bytes, size - 4);
+    uint32_t magic = spb_read_be32(r);
+    uint16_t version = spb_read_be16(r);
+    *count = spb_read_be32(r);
+    /* A statement has six bytes at least: no count can ask for more memory than was given. */
+    if (magic != SPB_CHANGES_MAGIC || version != SPB_CHANGES_VERSION ||
+        *count > spb_reader_left(r) / 6)
+        return fail_encoding(err);
+    return spb_ok();
+}
+
+spb_status spb_changes_judge(const uint8_t *bytes, size_t size, const struct spb_volume *volume,
+                             struct spb_judgement **judgements, size_t *count,
+                             struct spb_error *err)
+{
+    struct spb_reader r;
+    uint32_t announced = 0;
+
+    SPB_TRY(open_encoding(bytes, size, &r, &announced, err));
+    struct spb_change *changes = calloc((size_t)announced + 1, sizeof(*changes));
+    struct spb_judgement *out = calloc((size_t)announced + 1, sizeof(*out));
+    spb_status status = spb_ok();
+    if (changes == NULL || out == NULL)
+        status = spb_fail_memory(err, "judging changes");
+    for (uint32_t i = 0; spb_is_ok(status) && i < announced; i++) {
+        if (!spb_change_read(&r, &changes[i]))
+            status = fail_encoding(err);
+        else
+            judge_one(volume, &changes[i], &out[i]);
+    }
+    if (spb_is_ok(status) && spb_reader_left(&r) != 0)
+        status = fail_encoding(err);
+    if (spb_is_ok(status))
+        settle_chains(changes, out, announced);
+    free(changes);
+    if (!spb_is_ok(status)) {
+        free(out);
+        return status;
+    }
+    *judgements = out;
+    *count = announced;
+    return status;
+}

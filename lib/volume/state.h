@@ -1,0 +1,292 @@
+/*
+ * What the files of lib/volume share: the volume's state in memory, the group in the making, and
+ * the functions between them. Not installed.
+ *
+ * Ownership and threads. One thread at a time, the volume's actor, runs groups, check, repair,
+ * defragmentation, refresh and reopen. Any thread may read the published state, hold and free
+ * reservations, verify and read products. `lock` guards the published state against its swap, the
+ * notes on products and the list of reservations; the actor reads the published bytes without it,
+ * since only the actor changes them. Functions named ..._locked want it held.
+ */
+#ifndef SPB_VOLUME_STATE_H
+#define SPB_VOLUME_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/status.h"
+#include "spaceblock/group.h"
+#include "spaceblock/volume.h"
+#include "volume/records.h"
+
+/* Derived from superblock and S once, at the opening. */
+struct spb_geometry {
+    uint32_t block_size;
+    uint32_t dp_start, dp_size;
+    uint32_t params_per_block, param_slots;
+    uint32_t events_per_block; /* R */
+    uint32_t event_capacity;   /* C */
+    uint32_t entries;          /* of the catalog; 0 without data product area */
+    uint32_t meta_blocks;      /* blocks mirrored in memory: 0 to 32 and the catalog's */
+};
+
+/* A parameter slot in the index; its bytes are in the mirror. */
+struct spb_cell {
+    uint32_t id;
+    uint16_t generation;
+    uint8_t state; /* enum spb_param_state */
+    bool newest;
+};
+
+/* A whole sector to be written. */
+struct spb_sector {
+    uint64_t number; /* device offset / 512 */
+    uint8_t bytes[SPB_SECTOR_SIZE];
+};
+
+/* What is known of the product behind a catalog entry. */
+struct spb_note {
+    enum spb_product_state state;
+    uint64_t length;
+};
+
+struct spb_reservation {
+    struct spb_volume *volume;
+    struct spb_reservation *next;
+    uint32_t block_offset, block_count;
+    uint32_t life;                  /* of the volume, when it was made */
+    bool written;                   /* bytes went there */
+    struct spb_group *published_by; /* decided to publish it; NULL: none has */
+};
+
+struct spb_volume {
+    struct spb_device *device;
+    struct spb_superblock super;
+    struct spb_geometry geo;
+    bool writable;
+    atomic_bool poisoned; /* set after reason was written, never cleared but by reopen */
+    /* Counts reopenings: what was written and not flushed before the last one may be lost. */
+    _Atomic uint32_t life;
+    /*
+     * Marks count the times that space was given back written and unflushed; what was settled by a
+     * flush since is counted beside: while they differ, space is flushed before it is written.
+     */
+    _Atomic uint64_t stale_marks, stale_settled;
+    char reason[SPB_ERROR_TEXT_SIZE];
+
+    pthread_mutex_t lock;
+    uint8_t *meta;          /* the mirror: meta_blocks x block_size bytes */
+    struct spb_cell *cells; /* param_slots */
+    uint32_t pointer;
+    struct spb_note *notes; /* entries */
+    struct spb_reservation *reservations;
+    struct spb_group *group; /* the one in the making, or NULL; the actor's */
+};
+
+/* The lock of a volume that is otherwise read: it is no part of what const promises. */
+static inline pthread_mutex_t *spb_volume_lock(const struct spb_volume *volume)
+{
+    union {
+        const struct spb_volume *in;
+        struct spb_volume *out;
+    } at = {.in = volume};
+
+    return &at.out->lock;
+}
+
+/* ---- Where things lie: byte offsets on the device ---- */
+uint64_t spb_param_at(const struct spb_geometry *geo, uint32_t slot);
+uint64_t spb_event_at(const struct spb_geometry *geo, uint32_t slot);
+uint64_t spb_entry_at(const struct spb_geometry *geo, uint32_t entry);
+uint64_t spb_pointer_at(const struct spb_geometry *geo);
+/* Bytes of n at an offset that lie in the offset's own sector. */
+size_t spb_first_part(uint64_t at, size_t n);
+static inline bool spb_crosses(uint64_t at, size_t n)
+{
+    return spb_first_part(at, n) < n;
+}
+/* Offset in the mirror of a device offset within the mirrored blocks. */
+size_t spb_meta_index(const struct spb_geometry *geo, uint64_t at);
+/* The reverse. */
+uint64_t spb_meta_device_offset(const struct spb_geometry *geo, size_t index);
+
+/* ---- Loading (volume.c, params.c, products.c) ---- */
+void spb_geometry_derive(const struct spb_superblock *super, uint32_t sector_size,
+                         struct spb_geometry *geo);
+/* Builds the index of all slots from the mirror. */
+void spb_cells_load(const struct spb_geometry *geo, const uint8_t *meta, struct spb_cell *cells);
+/* Marks which of an id's slots is its value. */
+void spb_cells_mark_newest(struct spb_cell *cells, uint32_t slots, uint32_t id);
+void spb_notes_load(const struct spb_geometry *geo, const uint8_t *meta, struct spb_note *notes);
+void spb_poison(struct spb_volume *volume, const struct spb_error *cause);
+
+/* A writable opening's first work: see recover.c. */
+SPB_MUST_USE spb_status spb_recover_medium(struct spb_device *device,
+                                           const struct spb_geometry *geo, struct spb_error *err);
+/*
+ * The sectors of metadata that the medium holds otherwise than was published, as they should be;
+ * *differing is the caller's, free(). The actor's; the volume is writable, so nobody else writes.
+ */
+SPB_MUST_USE spb_status spb_medium_compare(struct spb_volume *volume, struct spb_sector **differing,
+                                           size_t *count, struct spb_error *err);
+/* Drops entries that share a name with a good one below. */
+SPB_MUST_USE spb_status spb_recover_duplicates(struct spb_volume *volume, struct spb_error *err);
+/* Reads the mirror; *meta is the caller's, free(). */
+SPB_MUST_USE spb_status spb_meta_read(struct spb_device *device, const struct spb_geometry *geo,
+                                      uint8_t **meta, struct spb_error *err);
+
+/* ---- Events ---- */
+/* The pointer after count more events, written R at a time (format.md: it wraps to C + value mod
+ * C). */
+uint32_t spb_pointer_advance(const struct spb_geometry *geo, uint32_t pointer, uint32_t count);
+
+/* ---- Products ---- */
+/* Entry as the bytes and its note have it. */
+void spb_product_from(const struct spb_geometry *geo, const uint8_t *catalog,
+                      const struct spb_note *notes, uint32_t index, struct spb_product *product);
+/* Finds by name in a catalog; false: absent. The rule of spb_product_find. */
+bool spb_catalog_find(const struct spb_geometry *geo, const uint8_t *catalog,
+                      const struct spb_note *notes, const void *name, size_t name_len,
+                      struct spb_product *product);
+static inline const uint8_t *spb_catalog_of(const struct spb_volume *volume)
+{
+    return volume->meta + (size_t)SPB_DP_FIRST_BLOCK * volume->geo.block_size;
+}
+/* Like spb_product_verify, with the blocks read from another place (a copy of the product). */
+SPB_MUST_USE spb_status spb_extent_verify(const struct spb_volume *volume,
+                                          const struct spb_product *product, uint32_t block_offset,
+                                          spb_progress progress, void *user, uint64_t *length,
+                                          struct spb_error *err);
+/* Like spb_product_verify, and once more where reading failed: what a medium refuses twice is lost.
+ */
+SPB_MUST_USE spb_status spb_product_verify_again(const struct spb_volume *volume,
+                                                 const struct spb_product *product,
+                                                 spb_progress progress, void *user,
+                                                 uint64_t *length, struct spb_error *err);
+/* Copies all blocks of a product to the start of a reservation. */
+SPB_MUST_USE spb_status spb_extent_copy(const struct spb_volume *volume,
+                                        const struct spb_product *product,
+                                        struct spb_reservation *to, struct spb_error *err);
+/* The lowest free extent of count blocks that ends at or below a block; false: none. */
+bool spb_space_below(struct spb_volume *volume, uint32_t count, uint32_t below,
+                     struct spb_reservation **reservation);
+/* The lowest free extent of count blocks that begins above a block; false: none. */
+bool spb_space_above(struct spb_volume *volume, uint32_t count, uint32_t above,
+                     struct spb_reservation **reservation);
+/* Is the block before this one free? */
+bool spb_space_just_below(const struct spb_volume *volume, uint32_t block);
+/* Do the blocks of two well-formed products meet? */
+bool spb_products_overlap(const struct spb_product *a, const struct spb_product *b);
+
+/* ---- Carrying out (carry.c): the one place that writes and flushes metadata ---- */
+/* Writes the sectors (each at most once), then flushes; sorts them by number. */
+SPB_MUST_USE spb_status spb_carry_round(struct spb_device *device, struct spb_sector *sectors,
+                                        size_t count, struct spb_error *err);
+/* Zeroes a range, then flushes. */
+SPB_MUST_USE spb_status spb_carry_zeros(struct spb_device *device, uint64_t offset, uint64_t n,
+                                        struct spb_error *err);
+
+/* ---- The group (group.c) ---- */
+
+/* New bytes at a place of the metadata, in force from a round on. */
+struct spb_edit {
+    uint32_t round;
+    uint32_t size;
+    uint64_t at; /* device offset */
+    size_t data; /* offset in the group's bytes */
+};
+
+/* A slot as the group sees it. */
+struct spb_work_cell {
+    struct spb_cell cell;
+    uint32_t ready; /* first round in which the slot may be written (again) */
+    uint32_t edit;  /* 1 + the edit that filled it; 0: as published */
+};
+
+/* How far deciding has come. */
+struct spb_point {
+    size_t edit_count, bytes_used, changes_used, busy_count;
+    uint32_t change_count, rounds;
+};
+
+struct spb_group {
+    struct spb_volume *volume;
+    struct spb_edit *edits;
+    size_t edit_count, edit_room;
+    uint8_t *bytes; /* of the edits */
+    size_t bytes_used, bytes_room;
+    uint8_t *changes; /* encoded statements, one after the other */
+    size_t changes_used, changes_room;
+    uint32_t change_count;
+    uint32_t rounds; /* flushes, pointer writes not counted before the seal */
+
+    struct spb_work_cell *cells;
+    uint32_t *busy; /* ids whose change takes several rounds */
+    size_t busy_count, busy_room;
+
+    uint32_t pointer;     /* after all that is decided */
+    uint32_t event_count; /* decided */
+    bool event_wrapped;   /* the last append passed 2^32-1 */
+
+    uint8_t *catalog; /* as decided; NULL: as published */
+    struct spb_note *notes;
+    uint32_t catalog_round; /* of its last edit */
+    uint8_t *entry_freed;   /* entry was freed by this group */
+    uint32_t freed_count;
+
+    struct spb_point unsealed; /* as it was before the seal */
+    bool sealed, carried, visible;
+};
+
+/* Where a decision begins, to be undone as a whole. */
+struct spb_mark {
+    struct spb_point point;
+    struct spb_work_cell *cells; /* copy, owned */
+};
+struct spb_point spb_group_point(const struct spb_group *group);
+/* Forgets all edits and statements since the point; cells and catalog are the caller's to restore.
+ */
+void spb_group_return(struct spb_group *group, const struct spb_point *point);
+SPB_MUST_USE spb_status spb_group_mark(struct spb_group *group, struct spb_mark *mark,
+                                       struct spb_error *err);
+void spb_group_undo(struct spb_group *group, struct spb_mark *mark);
+void spb_mark_done(struct spb_mark *mark);
+
+/* Adds new bytes in a round; SPB_NO_MEMORY leaves the group as it was. */
+SPB_MUST_USE spb_status spb_group_edit(struct spb_group *group, uint32_t round, uint64_t at,
+                                       const void *data, size_t size, struct spb_error *err);
+/* Zeroes a record: where it crosses a sector boundary the part in its first sector, and the rest a
+ * round later. *last gets the last round used. */
+SPB_MUST_USE spb_status spb_group_erase(struct spb_group *group, uint32_t round, uint64_t at,
+                                        size_t size, uint32_t *last, struct spb_error *err);
+/* Appends one encoded statement; the group counts it. */
+SPB_MUST_USE spb_status spb_group_state_change(struct spb_group *group, const uint8_t *statement,
+                                               size_t size, struct spb_error *err);
+/* Refuses changes of a group that was carried out. */
+void spb_group_assert_open(const struct spb_group *group);
+/* Settles what only the whole group decides: pointer writes. */
+SPB_MUST_USE spb_status spb_group_seal(struct spb_group *group, struct spb_error *err);
+/* Takes the seal back, so that more can be decided. */
+void spb_group_unseal(struct spb_group *group);
+/* Notes an id as busy. */
+SPB_MUST_USE spb_status spb_group_mark_busy(struct spb_group *group, uint32_t id,
+                                            struct spb_error *err);
+/* The bytes of a slot as the group sees it. */
+const uint8_t *spb_group_param_bytes(const struct spb_group *group, uint32_t slot);
+/* Makes the group's own copy of catalog and notes. */
+SPB_MUST_USE spb_status spb_group_own_catalog(struct spb_group *group, struct spb_error *err);
+
+/* ---- Changes that only the library itself makes ---- */
+/* Drops the catalog entries whose flag is set (duplicates, repair); a flag for each entry. On
+ * failure the group is to be dropped. */
+SPB_MUST_USE spb_status spb_group_drop_entries(struct spb_group *group, const bool *drop,
+                                               struct spb_error *err);
+/* Points a product's entry at the copy in the reservation. */
+SPB_MUST_USE spb_status spb_group_move_product(struct spb_group *group,
+                                               const struct spb_product *product,
+                                               struct spb_reservation *to, struct spb_error *err);
+/* Carry out, make visible, free; or free. For one-shot callers. */
+SPB_MUST_USE spb_status spb_group_finish(struct spb_group *group, spb_status decided,
+                                         struct spb_error *err);
+
+#endif
