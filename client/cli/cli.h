@@ -1,0 +1,126 @@
+/*
+ * What all files of the command line tool share: exit codes, the command table's shape and the
+ * state of one run. One thread. A run parses its arguments wholly before it touches an image or a
+ * daemon.
+ */
+#ifndef SPB_CLI_CLI_H
+#define SPB_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "cli/options.h"
+#include "spaceblock/client.h"
+#include "spaceblock/volume.h"
+
+enum cli_exit {
+    CLI_EXIT_OK = 0,
+    CLI_EXIT_FAILED = 1,
+    CLI_EXIT_USAGE = 2,
+    CLI_EXIT_UNREACHABLE = 3,
+    CLI_EXIT_NOT_FOUND = 4,
+    CLI_EXIT_CORRUPT = 5,
+};
+
+/* What a command works on. */
+enum cli_subject {
+    CLI_ON_NOTHING,     /* a path that it makes itself */
+    CLI_ON_TARGET,      /* --file or --image */
+    CLI_ON_NAMED_IMAGE, /* its first word is [TENANT/]NAME, through the daemon */
+    CLI_ON_DAEMON,
+};
+
+struct cli;
+
+struct cli_command {
+    const char *family; /* "param"; NULL for a command of one word */
+    const char *name;
+    const char *words; /* as the usage line shows them; "" for none */
+    size_t words_min, words_max;
+    enum cli_subject subject;
+    bool writes;
+    uint64_t options;            /* CLI_BIT of each that it takes, beyond those of its subject */
+    uint64_t required;           /* of these */
+    const char *summary;         /* one line */
+    const char *details;         /* more, or NULL */
+    const char *example;         /* one line or more, each with its "  " */
+    int (*run)(struct cli *cli); /* returns an enum cli_exit */
+};
+
+struct cli_family {
+    const char *name;
+    const char *summary;
+};
+
+/* Both end with an entry whose name is NULL. */
+extern const struct cli_command cli_commands[];
+extern const struct cli_family cli_families[];
+
+/* All options that a command takes, those of its subject included. */
+uint64_t cli_command_options(const struct cli_command *command);
+
+struct cli {
+    const struct cli_command *command;
+    struct cli_args args;
+    const char *const *words; /* of the command, without the words that name it */
+    size_t word_count;
+    struct spb_client_failure failure; /* of the daemon's last refusal; rpc_code 0: none */
+};
+
+static inline bool cli_has(const struct cli *cli, enum cli_option_id id)
+{
+    return cli->args.options[id].count > 0;
+}
+
+static inline bool cli_is_json(const struct cli *cli)
+{
+    return cli_has(cli, CLI_OPT_JSON);
+}
+
+/* The option's number, or the default where it was not given. */
+static inline uint64_t cli_number(const struct cli *cli, enum cli_option_id id, uint64_t otherwise)
+{
+    return cli_has(cli, id) ? cli->args.options[id].numbers[0] : otherwise;
+}
+
+/* The option's text, or NULL. */
+static inline const char *cli_text_of(const struct cli *cli, enum cli_option_id id)
+{
+    return cli_has(cli, id) ? cli->args.options[id].texts[0] : NULL;
+}
+
+/* Commands, one file a family. */
+int cli_run_init(struct cli *cli);
+int cli_run_inspect(struct cli *cli);
+int cli_run_check(struct cli *cli);
+int cli_run_defrag(struct cli *cli);
+int cli_run_image_create(struct cli *cli);
+int cli_run_image_list(struct cli *cli);
+int cli_run_image_show(struct cli *cli);
+int cli_run_image_delete(struct cli *cli);
+int cli_run_image_reopen(struct cli *cli);
+int cli_run_param_put(struct cli *cli);
+int cli_run_param_get(struct cli *cli);
+int cli_run_param_list(struct cli *cli);
+int cli_run_param_history(struct cli *cli);
+int cli_run_param_delete(struct cli *cli);
+int cli_run_event_append(struct cli *cli);
+int cli_run_event_list(struct cli *cli);
+int cli_run_dp_put(struct cli *cli);
+int cli_run_dp_get(struct cli *cli);
+int cli_run_dp_list(struct cli *cli);
+int cli_run_dp_delete(struct cli *cli);
+int cli_run_server_info(struct cli *cli);
+int cli_run_server_ping(struct cli *cli);
+
+/* Help, on standard output. words: as given, without "help" and options. */
+int cli_help(struct cli *cli);
+void cli_print_version(void);
+
+/* The running transfer should end: SIGINT, SIGTERM or SIGHUP came after cli_interrupt_watch. */
+void cli_interrupt_watch(void);
+bool cli_is_interrupted(void);
+
+#endif

@@ -1,0 +1,393 @@
+/* init, and the family image: making, listing, showing, deleting and reopening images. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "cli/daemon.h"
+#include "cli/output.h"
+#include "cli/table.h"
+#include "cli/text.h"
+
+static spb_status random_uuid(uint8_t uuid[SPB_UUID_SIZE], struct spb_error *err)
+{
+    if (getrandom(uuid, SPB_UUID_SIZE, 0) != (ssize_t)SPB_UUID_SIZE)
+        return spb_fail(err, SPB_IO, "making a uuid: the system gave no random bytes");
+    /* Version 4 and variant 1 of RFC 4122. */
+    uuid[6] = (uint8_t)((uuid[6] & 0x0F) | 0x40);
+    uuid[8] = (uint8_t)((uuid[8] & 0x3F) | 0x80);
+    return spb_ok();
+}
+
+/* --epoch, or now. A negative one is a usage error: an image counts from 1970 on. */
+static bool epoch_of(struct cli *cli, uint64_t *epoch)
+{
+    int64_t asked = (int64_t)cli_number(cli, CLI_OPT_EPOCH, (uint64_t)time(NULL));
+
+    *epoch = (uint64_t)asked;
+    return asked >= 0;
+}
+
+static int usage_epoch(struct cli *cli)
+{
+    return cli_usage(cli, "--epoch: found \"%s\", expected a time from 1970-01-01T00:00:00Z on",
+                     cli_text_of(cli, CLI_OPT_EPOCH));
+}
+
+static spb_status init_options(struct cli *cli, struct spb_format_options *options,
+                               struct spb_error *err)
+{
+    const char *uuid = cli_text_of(cli, CLI_OPT_UUID);
+
+    options->total_blocks = (uint32_t)cli_number(cli, CLI_OPT_BLOCKS, 0);
+    options->sector_size = (uint32_t)cli_number(cli, CLI_OPT_SECTOR_SIZE, SPB_BLOCK_SIZE_MIN);
+    options->tenant_id = (uint16_t)cli_number(cli, CLI_OPT_TENANT_ID, 1);
+    if (uuid != NULL)
+        return cli_parse_uuid("--uuid", uuid, options->uuid, err);
+    return random_uuid(options->uuid, err);
+}
+
+/* The same lines and keys for a new file and a new image. */
+static void print_made(const struct cli *cli, const char *key, const char *name,
+                       const struct spb_format_options *made)
+{
+    char uuid[CLI_UUID_TEXT_SIZE], epoch[CLI_TIME_SIZE];
+
+    if (cli_is_json(cli)) {
+        json_t *root = cli_json_object();
+        cli_json_set_string(root, key, name);
+        cli_json_set_number(root, "tenant_id", made->tenant_id);
+        cli_json_set_number(root, "total_blocks", made->total_blocks);
+        cli_json_set_number(root, "sector_size", made->sector_size);
+        cli_json_set_number(root, "epoch", made->epoch);
+        cli_json_set_hex(root, "uuid", made->uuid, SPB_UUID_SIZE);
+        cli_json_print(root);
+        return;
+    }
+    cli_text_uuid(made->uuid, uuid);
+    cli_text_time(made->epoch, epoch);
+    char *safe = cli_text_safe(name, strlen(name));
+    printf("made %s %s: %u blocks of %u bytes, tenant %u, epoch %s, uuid %s\n", key,
+           safe == NULL ? "" : safe, made->total_blocks, made->sector_size, made->tenant_id, epoch,
+           uuid);
+    free(safe);
+}
+
+int cli_run_init(struct cli *cli)
+{
+    struct spb_format_options options = {.total_blocks = 0};
+    const char *path = cli_text_of(cli, CLI_OPT_FILE);
+    struct spb_error err;
+
+    if (!epoch_of(cli, &options.epoch))
+        return usage_epoch(cli);
+    spb_status status = init_options(cli, &options, &err);
+    if (spb_is_ok(status))
+        status = spb_image_create(path, &options, cli_has(cli, CLI_OPT_FORCE), &err);
+    if (!spb_is_ok(status)) {
+        int code = cli_fail(cli, &err);
+        if (status.code == SPB_EXISTS)
+            cli_note(cli, "--force overwrites what is there");
+        return code;
+    }
+    print_made(cli, "file", path, &options);
+    return CLI_EXIT_OK;
+}
+
+/* ---- Through the daemon -------------------------------------------------------------------- */
+
+/* Connects, makes one call and prints its failure; the caller ends daemon and reply. */
+static int call(struct cli *cli, struct cli_daemon *daemon, const struct cli_method *method,
+                const ProtobufCMessage *request, ProtobufCMessage **reply)
+{
+    struct spb_error err;
+
+    spb_status status = cli_daemon_call(daemon, method, request, reply, &err);
+    return spb_is_ok(status) ? CLI_EXIT_OK : cli_fail(cli, &err);
+}
+
+/* The image that the first word names, a request id and a connection. */
+struct subject {
+    struct cli_daemon daemon;
+    Spaceblock__V1__ImageRef image;
+    char request_id[SPB_REQUEST_ID_SIZE];
+};
+
+static void subject_cleanup(struct subject *subject)
+{
+    cli_daemon_done(&subject->daemon);
+}
+#define AUTO_SUBJECT __attribute__((cleanup(subject_cleanup)))
+
+static int subject_open(struct cli *cli, struct subject *subject)
+{
+    struct cli_image_ref image = {.name = ""};
+    struct spb_error err;
+    spb_status status = spb_ok();
+
+    if (cli->command->subject == CLI_ON_NAMED_IMAGE)
+        status = cli_parse_image("[TENANT/]NAME", cli->words[0], &image, &err);
+    if (!spb_is_ok(status))
+        return cli_usage(cli, "%s", err.text);
+    cli_image_ref_fill(&image, &subject->image);
+    status = spb_client_request_id(subject->request_id, &err);
+    if (spb_is_ok(status))
+        status = cli_daemon_open(cli, &subject->daemon, &err);
+    if (spb_is_ok(status))
+        return CLI_EXIT_OK;
+    /* Only a malformed endpoint is invalid before the first call. */
+    return err.code == SPB_INVALID ? cli_usage(cli, "%s", err.text) : cli_fail(cli, &err);
+}
+
+static json_t *image_to_json(const Spaceblock__V1__Image *image)
+{
+    json_t *object = cli_json_object();
+
+    cli_json_set_number(object, "tenant", image->tenant);
+    cli_json_set_text(object, "name", image->name.data, image->name.len);
+    cli_json_set_string(object, "state", cli_image_state_name(image->state));
+    cli_json_set_text(object, "reason", image->reason.data, image->reason.len);
+    cli_json_set_number(object, "sector_size", image->sector_size);
+    cli_json_set_number(object, "total_blocks", image->total_blocks);
+    cli_json_set_number(object, "epoch", image->epoch);
+    cli_json_set_hex(object, "uuid", image->uuid.data, image->uuid.len);
+    return object;
+}
+
+static void print_image(const struct cli *cli, const Spaceblock__V1__Image *image)
+{
+    char uuid[CLI_UUID_TEXT_SIZE] = "", epoch[CLI_TIME_SIZE];
+
+    if (cli_is_json(cli)) {
+        cli_json_print(image_to_json(image));
+        return;
+    }
+    char *name = cli_text_safe(image->name.data, image->name.len);
+    char *reason = cli_text_safe(image->reason.data, image->reason.len);
+    if (image->uuid.len == SPB_UUID_SIZE)
+        cli_text_uuid(image->uuid.data, uuid);
+    cli_text_time(image->epoch, epoch);
+    printf("image    %u/%s\nstate    %s%s%s\n", image->tenant, name == NULL ? "" : name,
+           cli_image_state_name(image->state), image->reason.len == 0 ? "" : ": ",
+           reason == NULL ? "" : reason);
+    if (image->total_blocks > 0)
+        printf("size     %u blocks of %u bytes\nepoch    %s\nuuid     %s\n", image->total_blocks,
+               image->sector_size, epoch, uuid);
+    free(name);
+    free(reason);
+}
+
+int cli_run_image_create(struct cli *cli)
+{
+    static const struct cli_method method = {CLI_SERVICE_IMAGES, "Create",
+                                             &spaceblock__v1__create_image_response__descriptor,
+                                             CLI_LONG_CALL_MS};
+    Spaceblock__V1__CreateImageRequest request;
+    CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
+    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    struct spb_format_options options = {.total_blocks = 0};
+    struct spb_error err;
+
+    spaceblock__v1__create_image_request__init(&request);
+    if (!epoch_of(cli, &options.epoch))
+        return usage_epoch(cli);
+    if (!spb_is_ok(init_options(cli, &options, &err)))
+        return cli_fail(cli, &err);
+    int code = subject_open(cli, &subject);
+    if (code != CLI_EXIT_OK)
+        return code;
+    request.request_id = subject.request_id;
+    request.image = &subject.image;
+    request.total_blocks = options.total_blocks;
+    request.sector_size = options.sector_size;
+    request.if_epoch_case = SPACEBLOCK__V1__CREATE_IMAGE_REQUEST__IF_EPOCH_EPOCH;
+    request.epoch = options.epoch;
+    request.uuid = cli_bytes(options.uuid, SPB_UUID_SIZE);
+    code = call(cli, &subject.daemon, &method, &request.base, &reply);
+    if (code != CLI_EXIT_OK)
+        return code;
+    const Spaceblock__V1__CreateImageResponse *answer = (const void *)reply;
+    if (answer->image != NULL)
+        options.tenant_id = (uint16_t)answer->image->tenant;
+    print_made(cli, "image", cli->words[0], &options);
+    return CLI_EXIT_OK;
+}
+
+int cli_run_image_show(struct cli *cli)
+{
+    static const struct cli_method method = {
+        CLI_SERVICE_IMAGES, "Get", &spaceblock__v1__get_image_response__descriptor, CLI_CALL_MS};
+    Spaceblock__V1__GetImageRequest request;
+    CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
+    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    struct spb_error err;
+
+    spaceblock__v1__get_image_request__init(&request);
+    int code = subject_open(cli, &subject);
+    if (code != CLI_EXIT_OK)
+        return code;
+    request.image = &subject.image;
+    code = call(cli, &subject.daemon, &method, &request.base, &reply);
+    if (code != CLI_EXIT_OK)
+        return code;
+    const Spaceblock__V1__GetImageResponse *answer = (const void *)reply;
+    if (answer->image == NULL) {
+        (void)cli_answer_lacks(&method, "image", &err);
+        return cli_fail(cli, &err);
+    }
+    print_image(cli, answer->image);
+    return CLI_EXIT_OK;
+}
+
+int cli_run_image_delete(struct cli *cli)
+{
+    static const struct cli_method method = {CLI_SERVICE_IMAGES, "Delete",
+                                             &spaceblock__v1__delete_image_response__descriptor,
+                                             CLI_CALL_MS};
+    Spaceblock__V1__DeleteImageRequest request;
+    CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
+    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+
+    spaceblock__v1__delete_image_request__init(&request);
+    int code = subject_open(cli, &subject);
+    if (code != CLI_EXIT_OK)
+        return code;
+    request.request_id = subject.request_id;
+    request.image = &subject.image;
+    code = call(cli, &subject.daemon, &method, &request.base, &reply);
+    if (code != CLI_EXIT_OK)
+        return code;
+    if (cli_is_json(cli)) {
+        json_t *root = cli_json_object();
+        cli_json_set_string(root, "image", cli->words[0]);
+        cli_json_set_bool(root, "deleted", true);
+        cli_json_print(root);
+    } else {
+        printf("image %s deleted\n", cli->words[0]);
+    }
+    return CLI_EXIT_OK;
+}
+
+int cli_run_image_reopen(struct cli *cli)
+{
+    static const struct cli_method method = {CLI_SERVICE_IMAGES, "Reopen",
+                                             &spaceblock__v1__reopen_image_response__descriptor,
+                                             CLI_LONG_CALL_MS};
+    Spaceblock__V1__ReopenImageRequest request;
+    CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
+    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    struct spb_error err;
+
+    spaceblock__v1__reopen_image_request__init(&request);
+    int code = subject_open(cli, &subject);
+    if (code != CLI_EXIT_OK)
+        return code;
+    request.request_id = subject.request_id;
+    request.image = &subject.image;
+    code = call(cli, &subject.daemon, &method, &request.base, &reply);
+    if (code != CLI_EXIT_OK)
+        return code;
+    const Spaceblock__V1__ReopenImageResponse *answer = (const void *)reply;
+    if (answer->image == NULL) {
+        (void)cli_answer_lacks(&method, "image", &err);
+        return cli_fail(cli, &err);
+    }
+    print_image(cli, answer->image);
+    if (answer->image->state == SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_READY)
+        return CLI_EXIT_OK;
+    (void)spb_fail(&err, SPB_READ_ONLY, "reopening image %s: it is still not ready", cli->words[0]);
+    return cli_fail(cli, &err);
+}
+
+/* ---- The list, page by page ---------------------------------------------------------------- */
+
+struct listing {
+    json_t *images; /* with --json */
+    struct cli_table table;
+    uint8_t token[512];
+    size_t token_len;
+};
+
+static void add_image(struct listing *listing, const Spaceblock__V1__Image *image)
+{
+    if (listing->images != NULL) {
+        cli_json_append(listing->images, image_to_json(image));
+        return;
+    }
+    cli_table_add(&listing->table, "%u", image->tenant);
+    cli_table_take(&listing->table, cli_text_safe(image->name.data, image->name.len));
+    cli_table_add(&listing->table, "%s", cli_image_state_name(image->state));
+    cli_table_add(&listing->table, "%u", image->total_blocks);
+    cli_table_add(&listing->table, "%u", image->sector_size);
+    cli_table_take(&listing->table, cli_text_safe(image->reason.data, image->reason.len));
+}
+
+static spb_status list_page(struct cli *cli, struct cli_daemon *daemon, struct listing *listing,
+                            struct spb_error *err)
+{
+    static const struct cli_method method = {
+        CLI_SERVICE_IMAGES, "List", &spaceblock__v1__list_images_response__descriptor, CLI_CALL_MS};
+    Spaceblock__V1__ListImagesRequest request;
+    CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
+
+    spaceblock__v1__list_images_request__init(&request);
+    if (cli_has(cli, CLI_OPT_TENANT_ID)) {
+        request.if_tenant_case = SPACEBLOCK__V1__LIST_IMAGES_REQUEST__IF_TENANT_TENANT;
+        request.tenant = (uint32_t)cli_number(cli, CLI_OPT_TENANT_ID, 0);
+    }
+    request.all_tenants = cli_has(cli, CLI_OPT_ALL_TENANTS);
+    request.page_token = cli_bytes(listing->token, listing->token_len);
+    SPB_TRY(cli_daemon_call(daemon, &method, &request.base, &reply, err));
+    const Spaceblock__V1__ListImagesResponse *answer = (const void *)reply;
+    /* A daemon that pages on without images would never come to an end. */
+    if (answer->next_page_token.len > sizeof(listing->token) ||
+        (answer->next_page_token.len > 0 && answer->n_images == 0))
+        return cli_answer_lacks(&method, "a page token that leads on", err);
+    for (size_t i = 0; i < answer->n_images; i++)
+        add_image(listing, answer->images[i]);
+    listing->token_len = answer->next_page_token.len;
+    if (listing->token_len > 0)
+        memcpy(listing->token, answer->next_page_token.data, listing->token_len);
+    return spb_ok();
+}
+
+static void print_listing(struct listing *listing)
+{
+    if (listing->images == NULL) {
+        cli_table_print(&listing->table);
+        return;
+    }
+    json_t *root = cli_json_object();
+    cli_json_set(root, "images", listing->images);
+    cli_json_print(root);
+}
+
+int cli_run_image_list(struct cli *cli)
+{
+    static const char *const headings[] = {"TENANT", "NAME", "STATE", "BLOCKS", "SECTOR", "REASON"};
+    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    struct listing listing = {.token_len = 0};
+    struct spb_error err;
+
+    if (cli_has(cli, CLI_OPT_TENANT_ID) && cli_has(cli, CLI_OPT_ALL_TENANTS))
+        return cli_usage(cli, "image list: found both --tenant-id and --all-tenants, expected one");
+    int code = subject_open(cli, &subject);
+    if (code != CLI_EXIT_OK)
+        return code;
+    if (cli_is_json(cli))
+        listing.images = cli_json_array();
+    else
+        cli_table_init(&listing.table, headings, 6);
+    spb_status status;
+    do {
+        status = list_page(cli, &subject.daemon, &listing, &err);
+    } while (spb_is_ok(status) && listing.token_len > 0);
+    if (spb_is_ok(status)) {
+        print_listing(&listing);
+        return CLI_EXIT_OK;
+    }
+    json_decref(listing.images);
+    cli_table_done(&listing.table);
+    return cli_fail(cli, &err);
+}

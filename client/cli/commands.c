@@ -1,0 +1,153 @@
+/* The table of commands: parsing, help and usage lines all come from here. No state. */
+#include "cli/cli.h"
+
+#define B CLI_BIT
+
+const struct cli_family cli_families[] = {
+    {"image", "images that the daemon serves"},
+    {"param", "parameters: small values by number, each put with the next generation"},
+    {"event", "the event log: a ring of small records"},
+    {"dp", "data products: named byte strings of any size"},
+    {"server", "the daemon itself"},
+    {NULL, NULL},
+};
+
+static const char name_rule[] =
+    "NAME is 1 to 64 of A-Z a-z 0-9 . _ - and does not start with a dot.";
+
+#define COMMON .family = NULL, .words = "", .words_min = 0, .words_max = 0
+#define FAMILY(f, n, w, min, max)                                                                  \
+    .family = (f), .name = (n), .words = (w), .words_min = (min), .words_max = (max)
+
+const struct cli_command cli_commands[] = {
+    {COMMON, .name = "init", .subject = CLI_ON_NOTHING, .writes = true,
+     .options = B(CLI_OPT_FILE) | B(CLI_OPT_BLOCKS) | B(CLI_OPT_SECTOR_SIZE) |
+                B(CLI_OPT_TENANT_ID) | B(CLI_OPT_UUID) | B(CLI_OPT_EPOCH) | B(CLI_OPT_FORCE),
+     .required = B(CLI_OPT_FILE) | B(CLI_OPT_BLOCKS), .summary = "make a new image file",
+     .details = "The file appears under its name when it is complete and durable. (image create "
+                "makes an image that the daemon serves.)",
+     .example = "  spaceblock init --file demo.img --blocks 4096", .run = cli_run_init},
+    {COMMON, .name = "inspect", .subject = CLI_ON_TARGET, .options = B(CLI_OPT_DATA),
+     .summary = "show what an image holds",
+     .details = "A summary, then parameters, events and data products. Reads all data.",
+     .example = "  spaceblock inspect --file demo.img\n"
+                "  spaceblock inspect --image demo --json --data",
+     .run = cli_run_inspect},
+    {COMMON, .name = "check", .subject = CLI_ON_TARGET, .options = B(CLI_OPT_REPAIR),
+     .summary = "check everything on an image, and repair it if asked",
+     .details = "Without --repair nothing is written. Exits 5 when something was found and is not "
+                "repaired.",
+     .example = "  spaceblock check --file demo.img\n"
+                "  spaceblock check --image demo --repair",
+     .run = cli_run_check},
+    {COMMON, .name = "defrag", .subject = CLI_ON_TARGET, .writes = true,
+     .summary = "move data products together, so that free space is in one piece",
+     .details = "One product at a time, each move durable before the next; may be interrupted.",
+     .example = "  spaceblock defrag --image demo", .run = cli_run_defrag},
+    {FAMILY("image", "create", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
+     .writes = true,
+     .options = B(CLI_OPT_BLOCKS) | B(CLI_OPT_SECTOR_SIZE) | B(CLI_OPT_UUID) | B(CLI_OPT_EPOCH),
+     .required = B(CLI_OPT_BLOCKS), .summary = "make a new image, its space allocated at once",
+     .details = name_rule, .example = "  spaceblock image create demo --blocks 4096",
+     .run = cli_run_image_create},
+    {FAMILY("image", "list", "", 0, 0), .subject = CLI_ON_DAEMON,
+     .options = B(CLI_OPT_TENANT_ID) | B(CLI_OPT_ALL_TENANTS),
+     .summary = "list images and their states",
+     .details = "Of the caller's own tenant, unless told otherwise.",
+     .example = "  spaceblock image list", .run = cli_run_image_list},
+    {FAMILY("image", "show", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
+     .summary = "show one image's state and superblock", .example = "  spaceblock image show demo",
+     .run = cli_run_image_show},
+    {FAMILY("image", "check", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
+     .options = B(CLI_OPT_REPAIR), .summary = "the same as check --image [TENANT/]NAME",
+     .details = "Exits 5 when something was found and is not repaired.",
+     .example = "  spaceblock image check demo", .run = cli_run_check},
+    {FAMILY("image", "delete", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
+     .writes = true, .summary = "delete an image and all that it holds",
+     .example = "  spaceblock image delete demo", .run = cli_run_image_delete},
+    {FAMILY("image", "reopen", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
+     .writes = true,
+     .summary = "open an image anew whose medium failed, or that could not be opened",
+     .example = "  spaceblock image reopen demo", .run = cli_run_image_reopen},
+    {FAMILY("param", "put", "ID VALUE|-|@FILE", 2, 2), .subject = CLI_ON_TARGET, .writes = true,
+     .options = B(CLI_OPT_IF_GENERATION), .summary = "store a value of up to 240 bytes",
+     .details = "VALUE is taken as it is; - reads standard input, @FILE reads FILE, to the end and "
+                "with every byte.",
+     .example = "  spaceblock param put 42 3.14 --image demo", .run = cli_run_param_put},
+    {FAMILY("param", "get", "ID", 1, 1), .subject = CLI_ON_TARGET, .options = B(CLI_OPT_RAW),
+     .summary = "print the newest value",
+     .details = "A value that is not printable text, or begins with \"hex:\", is shown as hex: and "
+                "its bytes in hex.",
+     .example = "  spaceblock param get 42 --image demo", .run = cli_run_param_get},
+    {FAMILY("param", "list", "", 0, 0), .subject = CLI_ON_TARGET,
+     .summary = "list the newest value of every parameter",
+     .example = "  spaceblock param list --image demo", .run = cli_run_param_list},
+    {FAMILY("param", "history", "ID", 1, 1), .subject = CLI_ON_TARGET,
+     .summary = "list the values of a parameter that the store still holds, newest first",
+     .example = "  spaceblock param history 42 --image demo", .run = cli_run_param_history},
+    {FAMILY("param", "delete", "ID", 1, 1), .subject = CLI_ON_TARGET, .writes = true,
+     .summary = "delete a parameter and its history",
+     .example = "  spaceblock param delete 42 --image demo", .run = cli_run_param_delete},
+    {FAMILY("event", "append", "TEXT|-", 1, 1), .subject = CLI_ON_TARGET, .writes = true,
+     .options = B(CLI_OPT_SEVERITY) | B(CLI_OPT_CODE) | B(CLI_OPT_TIME),
+     .required = B(CLI_OPT_SEVERITY) | B(CLI_OPT_CODE),
+     .summary = "append an event with a payload of up to 64 bytes",
+     .details = "TEXT is taken as it is; - reads standard input, to the end and with every byte.",
+     .example = "  spaceblock event append --severity warn --code 7 \"link lost\" --image demo",
+     .run = cli_run_event_append},
+    {FAMILY("event", "list", "", 0, 0), .subject = CLI_ON_TARGET,
+     .options = B(CLI_OPT_NEWEST) | B(CLI_OPT_SEVERITY) | B(CLI_OPT_CODE),
+     .summary = "list events, oldest first",
+     .details = "--severity and --code may be given several times each. Corrupt events are shown "
+                "as such and pass every filter.",
+     .example = "  spaceblock event list -n 10 --severity error --severity critical --image demo",
+     .run = cli_run_event_list},
+    {FAMILY("dp", "put", "NAME FILE|-", 2, 2), .subject = CLI_ON_TARGET, .writes = true,
+     .options = B(CLI_OPT_CLASS) | B(CLI_OPT_PRIORITY) | B(CLI_OPT_REPLACE),
+     .summary = "store a file, or standard input, as a data product",
+     .details = "NAME is 1 to 64 bytes of UTF-8. What is not a regular file is copied to a "
+                "temporary file first ($TMPDIR, else /var/tmp), as its size must be known.",
+     .example = "  spaceblock dp put science/thermal.dat thermal.dat --class 3 --image demo",
+     .run = cli_run_dp_put},
+    {FAMILY("dp", "get", "NAME [FILE|-]", 1, 2), .subject = CLI_ON_TARGET,
+     .options = B(CLI_OPT_PADDED),
+     .summary = "write a data product to a file, or to standard output",
+     .details = "All of it is verified before FILE appears, or before its first byte is printed. "
+                "With --json and no FILE the object holds the bytes as data_hex.",
+     .example = "  spaceblock dp get science/thermal.dat thermal.dat --image demo",
+     .run = cli_run_dp_get},
+    {FAMILY("dp", "list", "", 0, 0), .subject = CLI_ON_TARGET, .options = B(CLI_OPT_VERIFY),
+     .summary = "list data products",
+     .details = "The length of a product is known once its data was read; until then \"<=\" and "
+                "the size of its blocks is shown.",
+     .example = "  spaceblock dp list --verify --image demo", .run = cli_run_dp_list},
+    {FAMILY("dp", "delete", "NAME", 1, 1), .subject = CLI_ON_TARGET, .writes = true,
+     .summary = "delete a data product",
+     .example = "  spaceblock dp delete science/thermal.dat --image demo",
+     .run = cli_run_dp_delete},
+    {FAMILY("server", "info", "", 0, 0), .subject = CLI_ON_DAEMON,
+     .summary = "show version, limits and state of the daemon",
+     .example = "  spaceblock server info --endpoint tcp://127.0.0.1:7700",
+     .run = cli_run_server_info},
+    {FAMILY("server", "ping", "", 0, 0), .subject = CLI_ON_DAEMON,
+     .summary = "time one call to the daemon", .example = "  spaceblock server ping --timeout 2",
+     .run = cli_run_server_ping},
+    {.name = NULL},
+};
+
+uint64_t cli_command_options(const struct cli_command *command)
+{
+    static const uint64_t daemon = B(CLI_OPT_ENDPOINT) | B(CLI_OPT_TIMEOUT);
+    uint64_t options = command->options | B(CLI_OPT_JSON) | B(CLI_OPT_HELP);
+
+    switch (command->subject) {
+    case CLI_ON_NOTHING:
+        return options;
+    case CLI_ON_TARGET:
+        return options | daemon | B(CLI_OPT_FILE) | B(CLI_OPT_SECTOR_SIZE) | B(CLI_OPT_IMAGE);
+    case CLI_ON_NAMED_IMAGE:
+    case CLI_ON_DAEMON:
+        break;
+    }
+    return options | daemon;
+}

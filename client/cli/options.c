@@ -1,0 +1,192 @@
+/* The table of options, and the splitting of arguments by it. One thread, no state. */
+#include "cli/options.h"
+
+#include <string.h>
+
+const struct cli_option cli_options[CLI_OPT_COUNT] = {
+    [CLI_OPT_FILE] = {"--file", "F", CLI_VALUE_TEXT, false, 0, 0,
+                      "work offline on the image file or block device F"},
+    [CLI_OPT_SECTOR_SIZE] = {"--sector-size", "S", CLI_VALUE_SECTOR_SIZE, false, 512, 65536,
+                             "bytes a block, a power of two from 512 to 65536; a new image has "
+                             "512 by default, of an existing one it follows from the file's size"},
+    [CLI_OPT_IMAGE] = {"--image", "[TENANT/]NAME", CLI_VALUE_TEXT, false, 0, 0,
+                       "work on this image through the daemon; TENANT is a number, by default "
+                       "the caller's own"},
+    [CLI_OPT_ENDPOINT] = {"--endpoint", "E", CLI_VALUE_TEXT, false, 0, 0,
+                          "the daemon's address, unix:PATH or tcp://HOST:PORT; by default "
+                          "$SPACEBLOCK_ENDPOINT, else the usual socket"},
+    [CLI_OPT_TIMEOUT] = {"--timeout", "SECONDS", CLI_VALUE_NUMBER, false, 1, 86400,
+                         "give up on a call to the daemon after this long; by default 30 s, and "
+                         "an hour where all data is read"},
+    [CLI_OPT_BLOCKS] = {"--blocks", "N", CLI_VALUE_NUMBER, false, 0, UINT32_MAX,
+                        "size of the image in blocks, at least 33"},
+    [CLI_OPT_TENANT_ID] = {"--tenant-id", "T", CLI_VALUE_NUMBER, false, 0, UINT16_MAX,
+                           "number of the tenant; in a new image 1 by default"},
+    [CLI_OPT_ALL_TENANTS] = {"--all-tenants", NULL, CLI_VALUE_NONE, false, 0, 0,
+                             "images of every tenant, for administrators"},
+    [CLI_OPT_UUID] = {"--uuid", "U", CLI_VALUE_UUID, false, 0, 0,
+                      "identity of the new image, 32 hex digits, hyphens allowed; random by "
+                      "default"},
+    [CLI_OPT_EPOCH] = {"--epoch", "E", CLI_VALUE_TIME, false, 0, 0,
+                       "the time from which the new image counts its events, as --time; now by "
+                       "default"},
+    [CLI_OPT_FORCE] = {"--force", NULL, CLI_VALUE_NONE, false, 0, 0,
+                       "overwrite what is there; needed for block devices"},
+    [CLI_OPT_REPAIR] = {"--repair", NULL, CLI_VALUE_NONE, false, 0, 0,
+                        "mend what the check lists as repairable"},
+    [CLI_OPT_DATA] = {"--data", NULL, CLI_VALUE_NONE, false, 0, 0,
+                      "with --json: the bytes of each readable data product too, as data_hex"},
+    [CLI_OPT_IF_GENERATION] = {"--if-generation", "G", CLI_VALUE_NUMBER, false, 0, UINT16_MAX,
+                               "only where the newest generation is G; 0: only where the "
+                               "parameter is absent"},
+    [CLI_OPT_RAW] = {"--raw", NULL, CLI_VALUE_NONE, false, 0, 0,
+                     "write the bytes of the value as they are, and nothing else"},
+    [CLI_OPT_NEWEST] = {"-n", "N", CLI_VALUE_NUMBER, false, 1, UINT32_MAX,
+                        "only the newest N of those that match; all by default"},
+    [CLI_OPT_SEVERITY] = {"--severity", "S", CLI_VALUE_SEVERITY, true, 0, 255,
+                          "debug, info, warn, error, critical, or a number from 0 to 255"},
+    [CLI_OPT_CODE] = {"--code", "C", CLI_VALUE_NUMBER, true, 0, UINT16_MAX,
+                      "event code, 0 to 65535"},
+    [CLI_OPT_TIME] = {"--time", "T", CLI_VALUE_TIME, false, 0, 0,
+                      "when it happened, in UNIX seconds or as 2026-01-02T03:04:05Z; now by "
+                      "default"},
+    [CLI_OPT_CLASS] = {"--class", "C", CLI_VALUE_NUMBER, false, 0, UINT16_MAX,
+                       "class of the product, 0 to 65535, by default 0"},
+    [CLI_OPT_PRIORITY] = {"--priority", "P", CLI_VALUE_NUMBER, false, 0, UINT8_MAX,
+                          "0 (the highest, and the default) to 255"},
+    [CLI_OPT_REPLACE] = {"--replace", NULL, CLI_VALUE_NONE, false, 0, 0,
+                         "take the place of a product of this name"},
+    [CLI_OPT_PADDED] = {"--padded", NULL, CLI_VALUE_NONE, false, 0, 0,
+                        "of a corrupt product, the bytes of its blocks as they are"},
+    [CLI_OPT_VERIFY] = {"--verify", NULL, CLI_VALUE_NONE, false, 0, 0,
+                        "read all data first, so that every length and state is known"},
+    [CLI_OPT_JSON] = {"--json", NULL, CLI_VALUE_NONE, false, 0, 0,
+                      "one JSON object on standard output; errors and notes as JSON objects, one "
+                      "a line, on standard error"},
+    [CLI_OPT_HELP] = {"--help", NULL, CLI_VALUE_NONE, false, 0, 0, "show help"},
+    [CLI_OPT_VERSION] = {"--version", NULL, CLI_VALUE_NONE, false, 0, 0, "show the version"},
+};
+
+/* Index of the option of this name, or CLI_OPT_COUNT. */
+static unsigned find_option(const char *name, size_t length)
+{
+    unsigned id;
+
+    if (length == 2 && memcmp(name, "-h", 2) == 0)
+        return CLI_OPT_HELP;
+    for (id = 0; id < CLI_OPT_COUNT; id++) {
+        const char *known = cli_options[id].name;
+        if (strlen(known) == length && memcmp(known, name, length) == 0)
+            break;
+    }
+    return id;
+}
+
+static spb_status add_option(struct cli_args *args, unsigned id, const char *text,
+                             struct spb_error *err)
+{
+    struct cli_option_value *value = &args->options[id];
+    size_t most = cli_options[id].repeats ? CLI_REPEAT_MAX : 1;
+
+    /* A flag given twice says nothing else than once. */
+    if (cli_options[id].metavar == NULL) {
+        value->count = 1;
+        return spb_ok();
+    }
+    if (value->count == most)
+        return spb_fail(err, SPB_INVALID, "%s: found more than %zu times, expected at most that",
+                        cli_options[id].name, most);
+    value->texts[value->count++] = text;
+    return spb_ok();
+}
+
+/* One argument that begins with a hyphen; *at stands on it and is left on the last one used. */
+static spb_status take_option(struct cli_args *args, int *at, int argc, char *const *argv,
+                              struct spb_error *err)
+{
+    const char *arg = argv[*at];
+    size_t length = strcspn(arg, "=");
+    const char *attached = arg[length] == '=' ? arg + length + 1 : NULL;
+
+    if (arg[1] == 'n' && arg[2] != '\0') {
+        length = 2;
+        attached = arg[2] == '=' ? arg + 3 : arg + 2;
+    }
+    unsigned id = find_option(arg, length);
+    if (id == CLI_OPT_COUNT)
+        return spb_fail(err, SPB_INVALID,
+                        "unknown option \"%.*s\" (a word that begins with a hyphen goes after --)",
+                        (int)length, arg);
+    if (cli_options[id].metavar == NULL) {
+        if (attached != NULL)
+            return spb_fail(err, SPB_INVALID, "%s: found the value \"%s\", expected none",
+                            cli_options[id].name, attached);
+        return add_option(args, id, NULL, err);
+    }
+    if (attached != NULL)
+        return add_option(args, id, attached, err);
+    if (*at + 1 == argc)
+        return spb_fail(err, SPB_INVALID, "%s: found nothing after it, expected %s",
+                        cli_options[id].name, cli_options[id].metavar);
+    return add_option(args, id, argv[++*at], err);
+}
+
+/* "-" stands for standard input, and "-3.5" is a value. */
+static bool is_word(const char *arg)
+{
+    return arg[0] != '-' || arg[1] == '\0' || (arg[1] >= '0' && arg[1] <= '9');
+}
+
+spb_status cli_args_split(struct cli_args *args, int argc, char *const *argv, struct spb_error *err)
+{
+    bool only_words = false;
+
+    for (int i = 0; i < argc; i++) {
+        if (!only_words && strcmp(argv[i], "--") == 0) {
+            only_words = true;
+        } else if (only_words || is_word(argv[i])) {
+            if (args->word_count == CLI_WORDS_MAX)
+                return spb_fail(err, SPB_INVALID, "found more than %u words", CLI_WORDS_MAX);
+            args->words[args->word_count++] = argv[i];
+        } else {
+            SPB_TRY(take_option(args, &i, argc, argv, err));
+        }
+    }
+    return spb_ok();
+}
+
+static spb_status convert(const struct cli_option *option, const char *text, uint64_t *number,
+                          struct spb_error *err)
+{
+    uint8_t uuid[SPB_UUID_SIZE];
+    int64_t unix_s = 0;
+
+    switch (option->kind) {
+    case CLI_VALUE_NUMBER:
+        return cli_parse_number(option->name, text, option->min, option->max, number, err);
+    case CLI_VALUE_SECTOR_SIZE:
+        return cli_parse_sector_size(option->name, text, number, err);
+    case CLI_VALUE_SEVERITY:
+        return cli_parse_severity(option->name, text, number, err);
+    case CLI_VALUE_TIME:
+        SPB_TRY(cli_parse_time(option->name, text, &unix_s, err));
+        *number = (uint64_t)unix_s;
+        return spb_ok();
+    case CLI_VALUE_UUID:
+        return cli_parse_uuid(option->name, text, uuid, err);
+    case CLI_VALUE_NONE:
+    case CLI_VALUE_TEXT:
+        break;
+    }
+    return spb_ok();
+}
+
+spb_status cli_args_convert(struct cli_args *args, struct spb_error *err)
+{
+    for (unsigned id = 0; id < CLI_OPT_COUNT; id++) {
+        struct cli_option_value *value = &args->options[id];
+        for (size_t i = 0; cli_options[id].metavar != NULL && i < value->count; i++)
+            SPB_TRY(convert(&cli_options[id], value->texts[i], &value->numbers[i], err));
+    }
+    return spb_ok();
+}
