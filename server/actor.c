@@ -1,0 +1,359 @@
+/* The queue of an image; see actor.h. */
+#include "actor.h"
+
+#include <stdlib.h>
+
+#include "base/status.h"
+#include "daemon.h"
+#include "dispatch.h"
+#include "image.h"
+
+#define TURNS_MAX 16        /* before another image gets the worker */
+#define GROUP_MAX 1024      /* operations a group */
+#define GROUP_ROUNDS_MAX 12 /* flushes: more would let the first answers wait for the last ones */
+
+const struct spb_op_kind spb_op_again = {.again = true};
+
+static struct spb_image *image_of(struct spb_actor *actor)
+{
+    return SPB_CONTAINER(actor, struct spb_image, actor);
+}
+
+/* ---- The queue ---------------------------------------------------------------------------- */
+
+/* Moves what is queued to the worker's own list. False, and at rest: there is nothing. */
+static bool take(struct spb_actor *actor)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    if (actor->first != NULL) {
+        if (actor->taken == NULL)
+            actor->taken = actor->first;
+        else
+            actor->taken_last->next = actor->first;
+        actor->taken_last = actor->last;
+        actor->first = NULL;
+        actor->last = NULL;
+    }
+    bool any = actor->taken != NULL;
+    if (!any)
+        actor->moving = false;
+    (void)pthread_mutex_unlock(&actor->lock);
+    return any;
+}
+
+static struct spb_call *pop(struct spb_actor *actor)
+{
+    struct spb_call *call = actor->taken;
+
+    actor->taken = call->next;
+    if (actor->taken == NULL)
+        actor->taken_last = NULL;
+    call->next = NULL;
+    return call;
+}
+
+static void append(struct spb_actor *actor, struct spb_call *call)
+{
+    call->next = NULL;
+    if (actor->first == NULL)
+        actor->first = call;
+    else
+        actor->last->next = call;
+    actor->last = call;
+}
+
+static void discount(struct spb_actor *actor, size_t n)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    actor->count -= n;
+    (void)pthread_mutex_unlock(&actor->lock);
+}
+
+static void submit(struct spb_actor *actor, enum spb_lane lane)
+{
+    actor->lane = lane;
+    spb_pool_submit(image_of(actor)->daemon->pool, lane, &actor->task);
+}
+
+/* ---- A group ------------------------------------------------------------------------------ */
+
+struct turn {
+    struct spb_image *image;
+    struct spb_group *group;
+    struct spb_call *decided, *decided_last; /* to be carried out */
+    struct spb_call *refused;                /* their errors are set */
+    size_t answered;
+    struct spb_post *first, *last; /* answers to leave */
+};
+
+static void leave(struct turn *turn, struct spb_call *call)
+{
+    call->post.next = NULL;
+    if (turn->first == NULL)
+        turn->first = &call->post;
+    else
+        turn->last->next = &call->post;
+    turn->last = &call->post;
+    turn->answered++;
+}
+
+static void refuse(struct turn *turn, struct spb_call *call)
+{
+    call->next = turn->refused;
+    turn->refused = call;
+}
+
+static void keep(struct turn *turn, struct spb_call *call)
+{
+    call->next = NULL;
+    if (turn->decided == NULL)
+        turn->decided = call;
+    else
+        turn->decided_last->next = call;
+    turn->decided_last = call;
+}
+
+/* Whether the call is settled, one way or the other: not where it waits for the next group. */
+static bool decide(struct turn *turn, struct spb_call *call, int64_t now_ns)
+{
+    struct spb_error err;
+
+    call->frame = NULL;
+    if (spb_call_is_late(call, now_ns)) {
+        refuse(turn, call);
+        return true;
+    }
+    spb_status status = call->kind->decide(call, turn->group, &err);
+    if (spb_is_ok(status)) {
+        keep(turn, call);
+        return true;
+    }
+    if (status.code == SPB_AGAIN && !spb_group_is_empty(turn->group))
+        return false;
+    if (call->frame == NULL)
+        spb_call_set_error(call, &err);
+    refuse(turn, call);
+    return true;
+}
+
+/* Decides from the front of the queue, as far as one group goes. */
+static void decide_all(struct turn *turn, struct spb_actor *actor)
+{
+    int64_t now_ns = spb_now_ns();
+    size_t n = 0;
+
+    while (actor->taken != NULL && actor->taken->kind->decide != NULL && n < GROUP_MAX) {
+        struct spb_call *rest = actor->taken->next;
+        struct spb_call *call = pop(actor);
+
+        if (!decide(turn, call, now_ns)) {
+            call->next = rest;
+            actor->taken = call;
+            if (rest == NULL)
+                actor->taken_last = call;
+            return;
+        }
+        if (spb_group_rounds(turn->group) >= GROUP_ROUNDS_MAX)
+            return;
+        n++;
+    }
+}
+
+/* The image takes no changes: all that wait for a group are told why. */
+static void refuse_all(struct turn *turn, struct spb_actor *actor, const struct spb_error *err)
+{
+    while (actor->taken != NULL && actor->taken->kind->decide != NULL) {
+        struct spb_call *call = pop(actor);
+
+        if (err != NULL)
+            spb_call_set_error(call, err);
+        else
+            spb_image_set_unserved(turn->image, call);
+        refuse(turn, call);
+    }
+}
+
+static bool open_group(struct turn *turn, struct spb_actor *actor)
+{
+    struct spb_image *image = turn->image;
+    struct spb_error err;
+
+    if (spb_image_state(image) != SPB_IMAGE_READY) {
+        refuse_all(turn, actor, NULL);
+        return false;
+    }
+    if (spb_is_ok(spb_group_new(image->volume, &turn->group, &err)))
+        return true;
+    refuse_all(turn, actor, spb_image_note_failure(image, &err) ? NULL : &err);
+    return false;
+}
+
+/* Carries out what was decided and makes it visible; the group is gone. */
+static bool commit(struct turn *turn, struct spb_error *err)
+{
+    bool any = !spb_group_is_empty(turn->group);
+    bool good = !any || spb_is_ok(spb_group_carry_out(turn->group, err));
+
+    if (any && good)
+        spb_group_make_visible(turn->group);
+    spb_group_free(turn->group);
+    if (!good && spb_image_note_failure(turn->image, err))
+        err->code = SPB_IO; /* whatever failed first: it may or may not have happened */
+    return good;
+}
+
+static void answer_all(struct turn *turn, bool good, const struct spb_error *err)
+{
+    struct spb_call *call, *next;
+
+    for (call = turn->decided; call != NULL; call = next) {
+        next = call->next;
+        if (good) {
+            call->kind->done(call);
+        } else {
+            spb_call_set_error(call, err);
+            if (call->kind->failed != NULL)
+                call->kind->failed(call);
+        }
+        leave(turn, call);
+    }
+    for (call = turn->refused; call != NULL; call = next) {
+        next = call->next;
+        if (call->kind->failed != NULL)
+            call->kind->failed(call);
+        leave(turn, call);
+    }
+}
+
+static void run_group(struct spb_actor *actor)
+{
+    struct turn turn = {.image = image_of(actor)};
+    struct spb_error err = {.code = SPB_OK};
+    bool good = true;
+
+    if (open_group(&turn, actor)) {
+        decide_all(&turn, actor);
+        good = commit(&turn, &err);
+    }
+    answer_all(&turn, good, &err);
+    discount(actor, turn.answered);
+    if (turn.first != NULL)
+        spb_loop_post(turn.image->daemon->loop, turn.first, turn.last);
+}
+
+/* ---- Other operations --------------------------------------------------------------------- */
+
+static void run_alone(struct spb_actor *actor)
+{
+    struct spb_call *call = pop(actor);
+
+    if (call->kind->alone(call)) {
+        discount(actor, 1);
+        spb_call_send(call);
+        return;
+    }
+    (void)pthread_mutex_lock(&actor->lock);
+    append(actor, call);
+    (void)pthread_mutex_unlock(&actor->lock);
+}
+
+static void run_again(struct spb_actor *actor)
+{
+    struct spb_call *call = pop(actor);
+
+    discount(actor, 1);
+    if (spb_call_is_late(call, spb_now_ns()))
+        spb_call_send(call);
+    else
+        call->method->handler(call);
+}
+
+/* Which lane the next operation belongs on: what may take long never takes the last worker. */
+static enum spb_lane lane_wanted(const struct spb_actor *actor)
+{
+    return actor->taken->kind->alone != NULL ? SPB_LANE_ALONE : SPB_LANE_COMMIT;
+}
+
+static void run(struct spb_task *task)
+{
+    struct spb_actor *actor = SPB_CONTAINER(task, struct spb_actor, task);
+    struct spb_image *image = image_of(actor);
+
+    for (int turns = 0; take(actor); turns++) {
+        enum spb_lane lane = lane_wanted(actor);
+
+        if (turns == TURNS_MAX || lane != actor->lane) {
+            submit(actor, lane);
+            return;
+        }
+        if (lane == SPB_LANE_ALONE)
+            run_alone(actor);
+        else if (actor->taken->kind->again)
+            run_again(actor);
+        else
+            run_group(actor);
+    }
+    spb_image_unref(image);
+}
+
+void spb_actor_init(struct spb_actor *actor)
+{
+    *actor = (struct spb_actor){.task = {.run = run}};
+    (void)pthread_mutex_init(&actor->lock, NULL);
+}
+
+void spb_actor_done(struct spb_actor *actor)
+{
+    (void)pthread_mutex_destroy(&actor->lock);
+}
+
+/* Keeps the image while its actor moves; the loop's turn starts what the loop has queued. */
+static void set_in_motion(struct spb_actor *actor, struct spb_daemon *daemon)
+{
+    if (spb_loop_is_here(daemon->loop)) {
+        actor->next_kick = daemon->kicks;
+        daemon->kicks = actor;
+    } else {
+        submit(actor, SPB_LANE_COMMIT);
+    }
+}
+
+void spb_actor_queue(struct spb_call *call, const struct spb_op_kind *kind)
+{
+    struct spb_actor *actor = &call->image->actor;
+    struct spb_daemon *daemon = call->daemon;
+
+    call->kind = kind;
+    (void)pthread_mutex_lock(&actor->lock);
+    bool full = actor->count >= SPB_ACTOR_QUEUE_MAX;
+    bool start = !full && !actor->moving;
+    if (!full) {
+        append(actor, call);
+        actor->count++;
+    }
+    if (start) {
+        actor->moving = true;
+        spb_image_ref(image_of(actor));
+    }
+    (void)pthread_mutex_unlock(&actor->lock);
+    if (start)
+        set_in_motion(actor, daemon);
+    if (!full)
+        return;
+    spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
+                       "image %s has %d operations queued, at most so many are taken",
+                       call->image_text, SPB_ACTOR_QUEUE_MAX);
+    if (kind->failed != NULL)
+        kind->failed(call);
+    spb_call_send(call);
+}
+
+void spb_actor_kick(struct spb_daemon *daemon)
+{
+    while (daemon->kicks != NULL) {
+        struct spb_actor *actor = daemon->kicks;
+
+        daemon->kicks = actor->next_kick;
+        submit(actor, SPB_LANE_COMMIT);
+    }
+}

@@ -1,0 +1,38 @@
+/*
+ * Memory of one call: handed out from blocks, given back all at once, capped. A few MiB of hostile
+ * protobuf can unpack to a hundred times as much; past the cap the arena yields NULL and the
+ * unpacking fails. One thread at a time (a call moves from thread to thread, never in two).
+ */
+#ifndef SPB_SERVER_ARENA_H
+#define SPB_SERVER_ARENA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <protobuf-c/protobuf-c.h>
+
+#define SPB_ARENA_CAP (16u * 1024 * 1024) /* bytes a call */
+
+struct spb_arena_block;
+
+struct spb_arena {
+    uint8_t *next; /* where the next piece begins, in the current block */
+    size_t left;   /* bytes of it */
+    size_t total;  /* of all blocks */
+    size_t cap;
+    size_t block_size;              /* of the next block at least; doubles */
+    bool exhausted;                 /* some request was refused */
+    struct spb_arena_block *blocks; /* owned; the first block is the owner's */
+    ProtobufCAllocator allocator;   /* over this arena; free does nothing */
+};
+
+/* first is borrowed until done. The arena may not be moved afterwards. */
+void spb_arena_init(struct spb_arena *arena, void *first, size_t first_size, size_t cap);
+void spb_arena_done(struct spb_arena *arena);
+
+/* Aligned for anything; NULL past the cap or without memory. Not zeroed. */
+void *spb_arena_alloc(struct spb_arena *arena, size_t size);
+void *spb_arena_zalloc(struct spb_arena *arena, size_t size);
+
+#endif

@@ -1,0 +1,205 @@
+/* One call; see call.h. */
+#include "call.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/status.h"
+#include "daemon.h"
+#include "image.h"
+#include "ttrpc/ttrpc.h"
+#include "uploads.h"
+
+#define CALL_BLOCK_SIZE 8192u /* a call and the first piece of its arena */
+#define CACHE_MAX 256u
+#define RETRY_MS 1000u /* after a restart the daemon is back soon */
+
+struct spb_call *spb_call_new(struct spb_call_cache *cache, struct spb_daemon *daemon)
+{
+    struct spb_call *call = cache->free;
+
+    if (call != NULL) {
+        cache->free = call->next;
+        cache->count--;
+    } else {
+        call = malloc(CALL_BLOCK_SIZE);
+        if (call == NULL)
+            return NULL;
+    }
+    memset(call, 0, sizeof(*call));
+    call->daemon = daemon;
+    call->cache = cache;
+    spb_arena_init(&call->arena, call + 1, CALL_BLOCK_SIZE - sizeof(*call), SPB_ARENA_CAP);
+    return call;
+}
+
+void spb_call_free(struct spb_call *call)
+{
+    struct spb_call_cache *cache = call->cache;
+
+    if (call->upload != NULL)
+        spb_upload_unref(call->upload);
+    if (call->image != NULL)
+        spb_image_unref(call->image);
+    spb_arena_done(&call->arena);
+    if (cache->count >= CACHE_MAX) {
+        free(call);
+        return;
+    }
+    call->next = cache->free;
+    cache->free = call;
+    cache->count++;
+}
+
+void spb_call_cache_done(struct spb_call_cache *cache)
+{
+    while (cache->free != NULL) {
+        struct spb_call *call = cache->free;
+
+        cache->free = call->next;
+        free(call);
+    }
+    cache->count = 0;
+}
+
+/* ---- The answer --------------------------------------------------------------------------- */
+
+static void seal(struct spb_call *call, uint8_t *frame, size_t data_size)
+{
+    struct spb_ttrpc_header header = {
+        .length = (uint32_t)data_size,
+        .stream = call->origin.stream,
+        .type = SPB_TTRPC_TYPE_RESPONSE,
+    };
+
+    spb_ttrpc_header_encode(&header, frame);
+    call->frame = frame;
+    call->frame_size = SPB_TTRPC_HEADER_SIZE + data_size;
+}
+
+static void set_fault(struct spb_call *call, struct spb_fault *fault)
+{
+    size_t size = 0;
+
+    if (call->image_text[0] != '\0')
+        fault->image = call->image_text;
+    fault->retry_ms = RETRY_MS;
+    uint8_t *frame = spb_fault_encode(fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
+    if (frame == NULL) {
+        /* The request filled its arena; a little more is given for saying so. */
+        call->arena.cap += CALL_BLOCK_SIZE * 2;
+        frame = spb_fault_encode(fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
+    }
+    if (frame != NULL)
+        seal(call, frame, size);
+}
+
+void spb_call_set_reply(struct spb_call *call, const ProtobufCMessage *reply)
+{
+    struct spb_ttrpc_response response = {.code = 0};
+    size_t packed = protobuf_c_message_get_packed_size(reply);
+
+    response.payload.size = packed;
+    if (spb_ttrpc_response_size(&response) > SPB_TTRPC_DATA_MAX) {
+        spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
+                           "the answer has %zu bytes, at most %u are sent: ask for less", packed,
+                           SPB_TTRPC_DATA_MAX);
+        return;
+    }
+    uint8_t *payload = spb_call_alloc(call, packed);
+    if (payload == NULL)
+        return;
+    response.payload.data = payload;
+    (void)protobuf_c_message_pack(reply, payload);
+    size_t size = spb_ttrpc_response_size(&response);
+    uint8_t *frame = spb_call_alloc(call, SPB_TTRPC_HEADER_SIZE + size);
+    if (frame == NULL)
+        return;
+    spb_ttrpc_response_encode(&response, frame + SPB_TTRPC_HEADER_SIZE);
+    seal(call, frame, size);
+}
+
+void spb_call_set_error(struct spb_call *call, const struct spb_error *err)
+{
+    struct spb_fault fault = {.reason = spb_reason_of(err->code), .text = err->text};
+
+    set_fault(call, &fault);
+}
+
+void spb_call_set_fault(struct spb_call *call, PB_ErrorReason reason, const char *format, ...)
+{
+    char text[SPB_ERROR_TEXT_SIZE];
+    struct spb_fault fault = {.reason = reason, .text = text};
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    set_fault(call, &fault);
+}
+
+void spb_call_set_bad_field(struct spb_call *call, const char *field, const char *format, ...)
+{
+    char text[SPB_ERROR_TEXT_SIZE];
+    struct spb_fault fault = {.reason = PB_REASON(INVALID_REQUEST), .text = text, .field = field};
+    va_list args;
+    int used = snprintf(text, sizeof(text), "%s: ", field);
+
+    if (used < 0 || (size_t)used >= sizeof(text))
+        used = 0;
+    va_start(args, format);
+    (void)vsnprintf(text + used, sizeof(text) - (size_t)used, format, args);
+    va_end(args);
+    set_fault(call, &fault);
+}
+
+void spb_call_send(struct spb_call *call)
+{
+    struct spb_loop *loop = call->daemon->loop;
+
+    if (spb_loop_is_here(loop))
+        call->post.run(&call->post);
+    else
+        spb_loop_post(loop, &call->post, &call->post);
+}
+
+/* ---- While it runs ------------------------------------------------------------------------ */
+
+bool spb_call_is_late(struct spb_call *call, int64_t now_ns)
+{
+    if (call->deadline_ns == 0 || now_ns < call->deadline_ns)
+        return false;
+    spb_call_set_fault(call, PB_REASON(DEADLINE),
+                       "the deadline passed before the work was begun; nothing was done");
+    return true;
+}
+
+bool spb_call_may_go_on(void *user, uint64_t done_bytes, uint64_t total_bytes)
+{
+    const struct spb_call *call = user;
+
+    (void)done_bytes;
+    (void)total_bytes;
+    if (atomic_load_explicit(&call->daemon->ending, memory_order_relaxed))
+        return false;
+    return call->deadline_ns == 0 || spb_now_ns() < call->deadline_ns;
+}
+
+void spb_call_to_workers(struct spb_call *call, void (*run)(struct spb_task *task))
+{
+    call->task.run = run;
+    spb_pool_submit(call->daemon->pool, SPB_LANE_BULK, &call->task);
+}
+
+void *spb_call_alloc(struct spb_call *call, size_t size)
+{
+    void *piece = spb_arena_alloc(&call->arena, size);
+
+    if (piece == NULL)
+        spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
+                           "the call needs more memory than the %u bytes that one may use",
+                           SPB_ARENA_CAP);
+    return piece;
+}

@@ -1,0 +1,300 @@
+/* The daemon's parts, their start and end; see daemon.h. */
+#include "daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "actor.h"
+#include "base/status.h"
+#include "conn.h"
+#include "listener.h"
+#include "loop.h"
+#include "pool.h"
+#include "registry.h"
+#include "uploads.h"
+#include "util.h"
+
+#define DRAIN_MAX_NS (30 * SPB_NS_PER_S)
+#define READY_SIZE (SPB_LISTEN_MAX * SPB_ENDPOINT_TEXT_SIZE + 16)
+
+/* ---- Parts -------------------------------------------------------------------------------- */
+
+static spb_status make_folder(const char *path, struct spb_error *err)
+{
+    struct stat st;
+
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return spb_fail_errno(err, SPB_IO, errno, "making the folder %s", path);
+    if (stat(path, &st) != 0)
+        return spb_fail_errno(err, SPB_IO, errno, "looking at the folder %s", path);
+    if (!S_ISDIR(st.st_mode))
+        return spb_fail(err, SPB_INVALID, "%s is no folder, expected one", path);
+    return spb_ok();
+}
+
+/* One daemon a data directory: the lock ends with the process, whatever ends that. */
+static spb_status lock_folder(struct spb_daemon *daemon, struct spb_error *err)
+{
+    char *path = NULL;
+    spb_status status = spb_ok();
+
+    if (asprintf(&path, "%s/lock", daemon->data_dir) < 0)
+        return spb_fail_memory(err, "locking the data directory");
+    daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (daemon->lock_fd < 0)
+        status = spb_fail_errno(err, SPB_IO, errno, "opening %s", path);
+    else if (flock(daemon->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        status = errno == EWOULDBLOCK
+                     ? spb_fail(err, SPB_LOCKED, "data directory %s: another spaceblockd serves it",
+                                daemon->data_dir)
+                     : spb_fail_errno(err, SPB_IO, errno, "locking %s", path);
+    free(path);
+    return status;
+}
+
+static spb_status start_folder(struct spb_daemon *daemon, struct spb_error *err)
+{
+    daemon->data_dir = strdup(daemon->options.data_dir);
+    if (daemon->data_dir == NULL ||
+        asprintf(&daemon->images_dir, "%s/images", daemon->data_dir) < 0)
+        return spb_fail_memory(err, "naming the data directory");
+    SPB_TRY(make_folder(daemon->data_dir, err));
+    SPB_TRY(lock_folder(daemon, err));
+    return make_folder(daemon->images_dir, err);
+}
+
+static void stop_folder(struct spb_daemon *daemon)
+{
+    if (daemon->lock_fd >= 0)
+        (void)close(daemon->lock_fd);
+    free(daemon->images_dir);
+    free(daemon->data_dir);
+}
+
+static spb_status start_registry(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_registry_new(&daemon->registry, err);
+}
+
+static void stop_registry(struct spb_daemon *daemon)
+{
+    spb_registry_free(daemon->registry);
+}
+
+static spb_status start_uploads(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_uploads_new(daemon, &daemon->uploads, err);
+}
+
+static void stop_uploads(struct spb_daemon *daemon)
+{
+    spb_uploads_free(daemon->uploads);
+}
+
+static void on_turn(void *user);
+static void on_tick(void *user);
+
+static spb_status start_loop(struct spb_daemon *daemon, struct spb_error *err)
+{
+    struct spb_loop_hooks hooks = {.turn = on_turn, .tick = on_tick, .user = daemon};
+
+    return spb_loop_new(&hooks, &daemon->loop, err);
+}
+
+static void stop_loop(struct spb_daemon *daemon)
+{
+    spb_loop_free(daemon->loop);
+}
+
+static spb_status start_conns(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_conns_new(daemon, &daemon->conns, err);
+}
+
+static void stop_conns(struct spb_daemon *daemon)
+{
+    spb_conns_free(daemon->conns);
+}
+
+static spb_status start_pool(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_pool_new(&daemon->pool, err);
+}
+
+static void stop_pool(struct spb_daemon *daemon)
+{
+    atomic_store(&daemon->ending, true);
+    spb_actor_kick(daemon);
+    spb_pool_free(daemon->pool);
+    spb_loop_settle(daemon->loop); /* answers that nobody will flush any more */
+}
+
+static spb_status start_images(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_registry_scan(daemon, err);
+}
+
+static spb_status start_listeners(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_listeners_new(daemon, &daemon->listeners, err);
+}
+
+static void stop_listeners(struct spb_daemon *daemon)
+{
+    spb_listeners_free(daemon->listeners);
+    daemon->listeners = NULL;
+}
+
+/*
+ * In the order of starting. The registry, the uploads and the connections end after the last
+ * worker, which may touch them; the loop after all, for they post to it.
+ */
+static const struct part {
+    const char *name;
+    spb_status (*start)(struct spb_daemon *daemon, struct spb_error *err);
+    void (*stop)(struct spb_daemon *daemon); /* also of a start that failed; may be NULL */
+} parts[] = {
+    {"folder", start_folder, stop_folder},
+    {"loop", start_loop, stop_loop},
+    {"registry", start_registry, stop_registry},
+    {"uploads", start_uploads, stop_uploads},
+    {"connections", start_conns, stop_conns},
+    {"workers", start_pool, stop_pool},
+    {"images", start_images, NULL},
+    {"listeners", start_listeners, stop_listeners},
+};
+#define PARTS_TO_THE_LOOP 2 /* the folder and the loop itself */
+
+spb_status spb_daemon_new(const struct spb_options *options, struct spb_daemon **out,
+                          struct spb_error *err)
+{
+    struct spb_daemon *daemon = calloc(1, sizeof(*daemon));
+
+    if (daemon == NULL)
+        return spb_fail_memory(err, "starting");
+    daemon->options = *options;
+    (void)pthread_mutex_init(&daemon->log_lock, NULL);
+    daemon->log = (struct spb_log){
+        .level = options->log_level,
+        .fd = STDERR_FILENO,
+        .lock = &daemon->log_lock,
+        .dropped = &daemon->log_dropped,
+    };
+    daemon->lock_fd = -1;
+    daemon->start_ns = spb_now_ns();
+    atomic_init(&daemon->ending, false);
+    atomic_init(&daemon->draining, false);
+    while (daemon->parts_started < SPB_COUNT(parts)) {
+        const struct part *part = &parts[daemon->parts_started++];
+
+        spb_log(&daemon->log, SPB_LOG_DEBUG, "part-starts", SPB_TEXT("part", part->name));
+        spb_status status = part->start(daemon, err);
+        if (!spb_is_ok(status)) {
+            spb_daemon_free(daemon);
+            return status;
+        }
+    }
+    spb_log(&daemon->log, SPB_LOG_INFO, "started", SPB_TEXT("data_dir", daemon->data_dir),
+            SPB_NUMBER("images", spb_registry_count(daemon->registry)));
+    *out = daemon;
+    return spb_ok();
+}
+
+static void stop_parts(struct spb_daemon *daemon, size_t keep)
+{
+    while (daemon->parts_started > keep) {
+        const struct part *part = &parts[--daemon->parts_started];
+
+        if (part->stop != NULL)
+            part->stop(daemon);
+    }
+}
+
+void spb_daemon_stop(struct spb_daemon *daemon)
+{
+    stop_parts(daemon, PARTS_TO_THE_LOOP);
+}
+
+void spb_daemon_free(struct spb_daemon *daemon)
+{
+    if (daemon == NULL)
+        return;
+    stop_parts(daemon, 0);
+    free(daemon);
+}
+
+/* ---- Running ------------------------------------------------------------------------------ */
+
+static void look_at_drain(struct spb_daemon *daemon)
+{
+    bool late = spb_loop_now_ns(daemon->loop) - daemon->drain_start_ns > DRAIN_MAX_NS;
+
+    if (!spb_conns_are_quiet(daemon->conns)) {
+        if (!late)
+            return;
+        daemon->cut_off = true;
+        spb_log(&daemon->log, SPB_LOG_ERROR, "drain-cut-off",
+                SPB_NUMBER("after_s", DRAIN_MAX_NS / SPB_NS_PER_S));
+    }
+    spb_loop_stop(daemon->loop);
+}
+
+static void on_turn(void *user)
+{
+    struct spb_daemon *daemon = user;
+
+    spb_actor_kick(daemon);
+    spb_conns_turn(daemon->conns);
+    if (daemon->kicks != NULL)
+        spb_actor_kick(daemon); /* what was held back has queued more */
+    if (daemon->draining)
+        look_at_drain(daemon);
+}
+
+static void on_tick(void *user)
+{
+    struct spb_daemon *daemon = user;
+
+    spb_conns_tick(daemon->conns);
+    spb_uploads_expire(daemon->uploads, spb_loop_now_ns(daemon->loop));
+}
+
+bool spb_daemon_run(struct spb_daemon *daemon)
+{
+    spb_loop_run(daemon->loop);
+    spb_log(&daemon->log, SPB_LOG_INFO, "stopped",
+            SPB_TEXT("outcome", daemon->cut_off ? "calls were cut off" : "drained"));
+    return !daemon->cut_off;
+}
+
+void spb_daemon_drain(struct spb_daemon *daemon)
+{
+    if (atomic_exchange(&daemon->draining, true))
+        return;
+    daemon->drain_start_ns = spb_loop_now_ns(daemon->loop);
+    spb_log(&daemon->log, SPB_LOG_INFO, "draining",
+            SPB_NUMBER("at_most_s", DRAIN_MAX_NS / SPB_NS_PER_S));
+    stop_listeners(daemon);
+}
+
+void spb_daemon_say_ready(const struct spb_daemon *daemon)
+{
+    char line[READY_SIZE] = "ready";
+    size_t used = strlen(line);
+
+    for (size_t i = 0; i < spb_listeners_count(daemon->listeners); i++) {
+        char text[SPB_ENDPOINT_TEXT_SIZE];
+
+        spb_endpoint_show(spb_listeners_bound(daemon->listeners, i), text);
+        used += (size_t)snprintf(line + used, sizeof(line) - used, " %s", text);
+        spb_log(&daemon->log, SPB_LOG_INFO, "listening", SPB_TEXT("at", text));
+    }
+    (void)puts(line);
+    (void)fflush(stdout);
+}

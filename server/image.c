@@ -1,0 +1,413 @@
+/* An image that the daemon serves; see image.h. */
+#include "image.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "base/status.h"
+#include "daemon.h"
+#include "dispatch.h"
+#include "uploads.h"
+
+#define IMAGE_SUFFIX ".img"
+
+bool spb_image_name_is_valid(const void *name, size_t n)
+{
+    const char *text = name;
+
+    if (n == 0 || n > SPB_IMAGE_NAME_MAX || text[0] == '.')
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        char c = text[i];
+
+        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+              c == '.' || c == '_' || c == '-'))
+            return false;
+    }
+    return true;
+}
+
+/* ---- Life --------------------------------------------------------------------------------- */
+
+spb_status spb_image_new(struct spb_daemon *daemon, uint16_t tenant, const char *name,
+                         struct spb_image **out, struct spb_error *err)
+{
+    struct spb_image *image = calloc(1, sizeof(*image));
+
+    if (image == NULL)
+        return spb_fail_memory(err, "making an image");
+    SPB_ASSERT(spb_image_name_is_valid(name, strlen(name)));
+    if (asprintf(&image->path, "%s/%u/%s" IMAGE_SUFFIX, daemon->images_dir, (unsigned)tenant,
+                 name) < 0) {
+        free(image);
+        return spb_fail_memory(err, "making an image");
+    }
+    image->daemon = daemon;
+    image->tenant = tenant;
+    memcpy(image->name, name, strlen(name) + 1);
+    image->state = SPB_IMAGE_UNAVAILABLE;
+    atomic_init(&image->refs, 1);
+    (void)pthread_mutex_init(&image->lock, NULL);
+    (void)pthread_cond_init(&image->unheld, NULL);
+    spb_actor_init(&image->actor);
+    *out = image;
+    return spb_ok();
+}
+
+void spb_image_ref(struct spb_image *image)
+{
+    (void)atomic_fetch_add_explicit(&image->refs, 1, memory_order_relaxed);
+}
+
+void spb_image_unref(struct spb_image *image)
+{
+    if (atomic_fetch_sub_explicit(&image->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    spb_image_close(image);
+    spb_actor_done(&image->actor);
+    (void)pthread_cond_destroy(&image->unheld);
+    (void)pthread_mutex_destroy(&image->lock);
+    free(image->path);
+    free(image);
+}
+
+void spb_image_close(struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    struct spb_volume *volume = image->volume;
+    SPB_ASSERT(image->holds == 0);
+    image->volume = NULL;
+    (void)pthread_mutex_unlock(&image->lock);
+    spb_volume_close(volume);
+}
+
+/* ---- Opening ------------------------------------------------------------------------------ */
+
+/* What an opening found; becomes the image's state under its lock. */
+struct opening {
+    struct spb_device *device; /* until the volume has it */
+    struct spb_volume *volume;
+    enum spb_image_state state;
+    struct spb_error why; /* of another state than READY */
+};
+
+static bool is_damage(enum spb_code code)
+{
+    return code == SPB_BAD_MAGIC || code == SPB_BAD_CRC || code == SPB_BAD_VERSION ||
+           code == SPB_BAD_DP_AREA || code == SPB_BAD_SIZE;
+}
+
+/* Without writing: on the device that is there, or on one opened for reading only. */
+static void open_for_reading(struct opening *opening, const char *path)
+{
+    static const struct spb_open_options read_only = {.writable = false};
+    struct spb_error err;
+
+    opening->state = SPB_IMAGE_UNAVAILABLE;
+    if (opening->device == NULL &&
+        !spb_is_ok(spb_device_file_open(path, SPB_FILE_READ, &opening->device, &err)))
+        return;
+    spb_status status = spb_volume_open(opening->device, &read_only, &opening->volume, &err);
+    if (spb_is_ok(status)) {
+        opening->device = NULL;
+        opening->state = SPB_IMAGE_READ_ONLY;
+    } else if (is_damage(status.code)) {
+        opening->state = SPB_IMAGE_DAMAGED;
+        opening->why = err;
+    }
+}
+
+static void open_volume(struct opening *opening, const char *path)
+{
+    static const struct spb_open_options writable = {.writable = true};
+    spb_status status = spb_device_file_open(path, SPB_FILE_WRITE, &opening->device, &opening->why);
+
+    if (!spb_is_ok(status)) {
+        opening->device = NULL;
+        opening->state = SPB_IMAGE_UNAVAILABLE;
+        if (status.code != SPB_LOCKED)
+            open_for_reading(opening, path);
+        return;
+    }
+    status = spb_volume_open(opening->device, &writable, &opening->volume, &opening->why);
+    if (spb_is_ok(status)) {
+        opening->device = NULL;
+        opening->state = SPB_IMAGE_READY;
+    } else if (is_damage(status.code)) {
+        opening->state = SPB_IMAGE_DAMAGED;
+    } else {
+        open_for_reading(opening, path);
+    }
+}
+
+static void check_tenant(struct opening *opening, const struct spb_image *image)
+{
+    if (opening->volume == NULL)
+        return;
+    uint16_t found = spb_volume_superblock(opening->volume)->tenant_id;
+    if (found == image->tenant)
+        return;
+    spb_volume_close(opening->volume);
+    opening->volume = NULL;
+    opening->state = SPB_IMAGE_DAMAGED;
+    (void)spb_fail(&opening->why, SPB_CORRUPT,
+                   "the superblock names tenant %u, the folder is tenant %u's", (unsigned)found,
+                   (unsigned)image->tenant);
+}
+
+static void adopt(struct spb_image *image, const struct opening *opening)
+{
+    /* Clients know the image by tenant and name: where it lies on the host is none of theirs. */
+    if (opening->volume != NULL) {
+        struct spb_device *device = spb_volume_device(opening->volume);
+        (void)snprintf(device->name, sizeof(device->name), "%u/%s", (unsigned)image->tenant,
+                       image->name);
+    }
+    image->volume = opening->volume;
+    image->state = opening->state;
+    image->reason[0] = '\0';
+    image->reason_code = SPB_OK;
+    if (opening->state != SPB_IMAGE_READY) {
+        image->reason_code = opening->why.code;
+        (void)snprintf(image->reason, sizeof(image->reason), "%s", opening->why.text);
+    }
+    if (opening->volume != NULL) {
+        image->superblock = *spb_volume_superblock(opening->volume);
+        image->sector_size = spb_volume_sector_size(opening->volume);
+    }
+    /* Never fails for so few bytes once the system is up; the flag makes it wait until then. */
+    ssize_t got = getrandom(image->incarnation, sizeof(image->incarnation), 0);
+    SPB_ASSERT(got == (ssize_t)sizeof(image->incarnation));
+}
+
+static const char *state_word(enum spb_image_state state)
+{
+    static const char *const words[] = {
+        [SPB_IMAGE_READY] = "ready",     [SPB_IMAGE_READ_ONLY] = "read-only",
+        [SPB_IMAGE_DAMAGED] = "damaged", [SPB_IMAGE_UNAVAILABLE] = "unavailable",
+        [SPB_IMAGE_DELETED] = "deleted",
+    };
+
+    return words[state];
+}
+
+void spb_image_open(struct spb_image *image)
+{
+    struct opening opening = {.state = SPB_IMAGE_UNAVAILABLE};
+
+    open_volume(&opening, image->path);
+    spb_device_close(opening.device);
+    check_tenant(&opening, image);
+    (void)pthread_mutex_lock(&image->lock);
+    adopt(image, &opening);
+    (void)pthread_mutex_unlock(&image->lock);
+    bool ready = opening.state == SPB_IMAGE_READY;
+    spb_log(&image->daemon->log, ready ? SPB_LOG_INFO : SPB_LOG_WARN, "image-opened",
+            SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
+            SPB_TEXT("state", state_word(opening.state)),
+            SPB_TEXT("reason", ready ? "" : opening.why.text));
+}
+
+/* ---- Looking at it ------------------------------------------------------------------------ */
+
+/* The error of an image that is not served, or takes no changes. Under the lock. */
+static void set_unserved_locked(const struct spb_image *image, struct spb_call *call)
+{
+    const char *state = state_word(image->state);
+    PB_ErrorReason reason = PB_REASON(IMAGE_READ_ONLY);
+
+    if (image->state == SPB_IMAGE_DELETED) {
+        spb_dispatch_set_no_image(call);
+        return;
+    }
+    if (image->state == SPB_IMAGE_DAMAGED)
+        reason = PB_REASON(IMAGE_DAMAGED);
+    else if (image->reason_code == SPB_LOCKED)
+        reason = PB_REASON(IMAGE_IN_USE);
+    spb_call_set_fault(call, reason, "image %s is %s: %s", call->image_text, state, image->reason);
+}
+
+void spb_image_set_unserved(struct spb_image *image, struct spb_call *call)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    set_unserved_locked(image, call);
+    (void)pthread_mutex_unlock(&image->lock);
+}
+
+enum spb_image_state spb_image_state(struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    enum spb_image_state state = image->state;
+    (void)pthread_mutex_unlock(&image->lock);
+    return state;
+}
+
+struct spb_volume *spb_image_read_begin(struct spb_call *call)
+{
+    struct spb_image *image = call->image;
+
+    (void)pthread_mutex_lock(&image->lock);
+    bool wait = image->closing;
+    if (!wait && image->volume != NULL)
+        return image->volume;
+    if (!wait)
+        set_unserved_locked(image, call);
+    (void)pthread_mutex_unlock(&image->lock);
+    if (wait)
+        spb_actor_queue(call, &spb_op_again);
+    else
+        spb_call_send(call);
+    return NULL;
+}
+
+void spb_image_read_end(struct spb_image *image)
+{
+    (void)pthread_mutex_unlock(&image->lock);
+}
+
+struct spb_volume *spb_image_hold_for(struct spb_call *call)
+{
+    struct spb_image *image = call->image;
+
+    (void)pthread_mutex_lock(&image->lock);
+    bool wait = image->closing;
+    struct spb_volume *volume = wait ? NULL : image->volume;
+    if (volume != NULL)
+        image->holds++;
+    else if (!wait)
+        set_unserved_locked(image, call);
+    (void)pthread_mutex_unlock(&image->lock);
+    if (wait)
+        spb_actor_queue(call, &spb_op_again);
+    else if (volume == NULL)
+        spb_call_send(call);
+    return volume;
+}
+
+bool spb_image_hold(struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    bool held = image->volume != NULL && !image->closing;
+    if (held)
+        image->holds++;
+    (void)pthread_mutex_unlock(&image->lock);
+    return held;
+}
+
+void spb_image_unhold(struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    SPB_ASSERT(image->holds > 0);
+    if (--image->holds == 0)
+        (void)pthread_cond_broadcast(&image->unheld);
+    (void)pthread_mutex_unlock(&image->lock);
+}
+
+void spb_image_reclaim(struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    image->closing = true;
+    while (image->holds > 0)
+        (void)pthread_cond_wait(&image->unheld, &image->lock);
+    (void)pthread_mutex_unlock(&image->lock);
+}
+
+void spb_image_reclaim_done(struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    image->closing = false;
+    (void)pthread_mutex_unlock(&image->lock);
+}
+
+/* ---- Failures ----------------------------------------------------------------------------- */
+
+bool spb_image_note_failure(struct spb_image *image, const struct spb_error *failed)
+{
+    struct spb_error err = {.code = SPB_OK};
+    const struct spb_error *cause = failed != NULL ? failed : &err;
+    bool turned = false;
+
+    (void)pthread_mutex_lock(&image->lock);
+    bool refuses = image->volume != NULL && !spb_is_ok(spb_volume_is_writable(image->volume, &err));
+    if (refuses && image->state == SPB_IMAGE_READY) {
+        image->state = SPB_IMAGE_READ_ONLY;
+        image->reason_code = err.code;
+        (void)snprintf(image->reason, sizeof(image->reason), "%s", cause->text);
+        turned = true;
+    }
+    (void)pthread_mutex_unlock(&image->lock);
+    if (turned) {
+        spb_log(&image->daemon->log, SPB_LOG_ERROR, "image-failed",
+                SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
+                SPB_TEXT("reason", cause->text));
+        spb_uploads_end_image(image->daemon->uploads, image);
+    }
+    return refuses;
+}
+
+static void set_state(struct spb_image *image, enum spb_image_state state)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    image->state = state;
+    image->reason_code = SPB_OK;
+    image->reason[0] = '\0';
+    (void)pthread_mutex_unlock(&image->lock);
+}
+
+void spb_image_note_recovery(struct spb_image *image)
+{
+    set_state(image, SPB_IMAGE_READY);
+    spb_log(&image->daemon->log, SPB_LOG_INFO, "image-recovered",
+            SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name));
+}
+
+void spb_image_note_deletion(struct spb_image *image)
+{
+    set_state(image, SPB_IMAGE_DELETED);
+}
+
+/* ---- Showing it --------------------------------------------------------------------------- */
+
+static Spaceblock__V1__ImageState shown_state(enum spb_image_state state)
+{
+    switch (state) {
+    case SPB_IMAGE_READY:
+        return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_READY;
+    case SPB_IMAGE_READ_ONLY:
+        return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_READ_ONLY;
+    case SPB_IMAGE_DAMAGED:
+        return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_DAMAGED;
+    case SPB_IMAGE_UNAVAILABLE:
+    case SPB_IMAGE_DELETED:
+        break;
+    }
+    return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_UNAVAILABLE;
+}
+
+PB_Image *spb_image_show(struct spb_image *image, struct spb_call *call)
+{
+    PB_Image *shown = spb_call_alloc(call, sizeof(*shown));
+    char *reason = spb_call_alloc(call, sizeof(image->reason));
+    uint8_t *uuid = spb_call_alloc(call, SPB_UUID_SIZE);
+
+    if (shown == NULL || reason == NULL || uuid == NULL)
+        return NULL;
+    *shown = (PB_Image)SPACEBLOCK__V1__IMAGE__INIT;
+    (void)pthread_mutex_lock(&image->lock);
+    memcpy(reason, image->reason, sizeof(image->reason));
+    memcpy(uuid, image->superblock.uuid, SPB_UUID_SIZE);
+    shown->tenant = image->tenant;
+    shown->name = spb_pb_text(image->name);
+    shown->state = shown_state(image->state);
+    shown->reason = spb_pb_text(reason);
+    if (image->sector_size != 0) {
+        shown->sector_size = image->sector_size;
+        shown->total_blocks = image->superblock.total_blocks;
+        shown->epoch = image->superblock.epoch;
+        shown->uuid = spb_pb_bytes(uuid, SPB_UUID_SIZE);
+    }
+    (void)pthread_mutex_unlock(&image->lock);
+    return shown;
+}

@@ -1,0 +1,144 @@
+/*
+ * spaceblockd: command line, signals, exit codes.
+ *
+ * Signals are blocked everywhere and taken by a thread of their own: the first SIGTERM or SIGINT
+ * lets the loop drain, a second one ends the process at once, whatever the other threads are at.
+ */
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "daemon.h"
+#include "loop.h"
+#include "util.h"
+
+#define EXIT_USAGE 2
+
+struct watcher {
+    pthread_t thread;
+    sigset_t signals;
+    struct spb_daemon *daemon;
+    struct spb_post drain;
+    atomic_bool done; /* the next signal is ours: no more are waited for */
+};
+
+static void drain(struct spb_post *post)
+{
+    spb_daemon_drain(SPB_CONTAINER(post, struct watcher, drain)->daemon);
+}
+
+static void *watch(void *user)
+{
+    struct watcher *watcher = user;
+    int number = 0;
+
+    for (int seen = 0;; seen++) {
+        while (sigwait(&watcher->signals, &number) != 0) {
+        }
+        if (atomic_load(&watcher->done))
+            return NULL;
+        if (seen > 0)
+            _exit(EXIT_FAILURE);
+        spb_loop_post(watcher->daemon->loop, &watcher->drain, &watcher->drain);
+    }
+}
+
+static void stop_watching(struct watcher *watcher)
+{
+    atomic_store(&watcher->done, true);
+    (void)pthread_kill(watcher->thread, SIGTERM);
+    (void)pthread_join(watcher->thread, NULL);
+}
+
+/* Before any thread is started, so that all inherit it. */
+static void block_signals(sigset_t *signals)
+{
+    (void)sigemptyset(signals);
+    (void)sigaddset(signals, SIGTERM);
+    (void)sigaddset(signals, SIGINT);
+    (void)pthread_sigmask(SIG_BLOCK, signals, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+static int fail(const struct spb_error *err, int code)
+{
+    (void)fprintf(stderr, "spaceblockd: %s\n", err->text);
+    if (code == EXIT_USAGE)
+        (void)fprintf(stderr, "Try spaceblockd --help.\n");
+    return code;
+}
+
+static int serve(const struct spb_options *options)
+{
+    struct watcher watcher = {.drain = {.run = drain}};
+    struct spb_error err;
+
+    atomic_init(&watcher.done, false);
+    block_signals(&watcher.signals);
+    if (!spb_is_ok(spb_daemon_new(options, &watcher.daemon, &err)))
+        return fail(&err, EXIT_FAILURE);
+    if (pthread_create(&watcher.thread, NULL, watch, &watcher) != 0) {
+        spb_daemon_free(watcher.daemon);
+        (void)spb_fail_memory(&err, "starting the thread that takes signals");
+        return fail(&err, EXIT_FAILURE);
+    }
+    spb_daemon_say_ready(watcher.daemon);
+    bool drained = spb_daemon_run(watcher.daemon);
+    /* A second signal still ends a stop that hangs: the watcher goes last but for the loop. */
+    spb_daemon_stop(watcher.daemon);
+    stop_watching(&watcher);
+    spb_daemon_free(watcher.daemon);
+    return drained ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/*
+ * A closed standard stream's number would go to the first file that is opened, and what is logged
+ * would end up in it.
+ */
+static bool hold_standard_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return false;
+    }
+    return true;
+}
+
+/* Every image and every connection takes a descriptor: as many as the system lets us have. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    /* Where that is refused the limit that there is holds, and is felt as before. */
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int main(int argc, char **argv)
+{
+    struct spb_options options;
+    struct spb_error err;
+
+    if (!hold_standard_streams())
+        return EXIT_FAILURE;
+    raise_descriptor_limit();
+    if (!spb_is_ok(spb_options_parse(argc, argv, &options, &err)))
+        return fail(&err, EXIT_USAGE);
+    if (options.help) {
+        (void)fputs(spb_options_help, stdout);
+        return EXIT_SUCCESS;
+    }
+    if (options.version) {
+        (void)puts("spaceblockd " SPB_VERSION);
+        return EXIT_SUCCESS;
+    }
+    return serve(&options);
+}

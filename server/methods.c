@@ -1,0 +1,88 @@
+/* The table of methods: what each takes, what is checked of it, and who does it. Constant. */
+#include <stddef.h>
+
+#include "dispatch.h"
+#include "services/services.h"
+
+#define PACKAGE "spaceblock.v1."
+#define REQUEST(lower) &spaceblock__v1__##lower##__descriptor
+#define ID(type) .request_id_offset = offsetof(PB_##type, request_id)
+#define IMAGE(type) .image_offset = offsetof(PB_##type, image), .need = SPB_NEED_IMAGE
+#define NAME(type) .image_offset = offsetof(PB_##type, image), .need = SPB_NEED_NAME
+
+/* A payload of the full size, and the fields around it. */
+#define BATCH_MAX (SPB_CONTROL_MAX + 4096)
+#define PING_MAX (SPB_CONTROL_MAX + 16)
+#define WRITE_MAX (SPB_CHUNK_MAX + 4096)
+
+static const struct spb_method methods[] = {
+    {PACKAGE "Params", "Put", REQUEST(put_param_request), SPB_CONTROL_MAX, ID(PutParamRequest),
+     IMAGE(PutParamRequest), .gate = spb_params_put_gate, .handler = spb_params_put},
+    {PACKAGE "Params", "Get", REQUEST(get_param_request), SPB_CONTROL_MAX, IMAGE(GetParamRequest),
+     .handler = spb_params_get},
+    {PACKAGE "Events", "Append", REQUEST(append_events_request), SPB_CONTROL_MAX,
+     ID(AppendEventsRequest), IMAGE(AppendEventsRequest), .gate = spb_events_append_gate,
+     .handler = spb_events_append},
+    {PACKAGE "DataProducts", "Read", REQUEST(read_product_request), SPB_CONTROL_MAX,
+     IMAGE(ReadProductRequest), .gate = spb_products_read_gate, .handler = spb_products_read},
+    {PACKAGE "Uploads", "Write", REQUEST(write_upload_request), WRITE_MAX,
+     .gate = spb_uploads_write_gate, .handler = spb_uploads_write},
+    {PACKAGE "Params", "BatchPut", REQUEST(batch_put_params_request), BATCH_MAX,
+     ID(BatchPutParamsRequest), IMAGE(BatchPutParamsRequest), .gate = spb_params_batch_put_gate,
+     .handler = spb_params_batch_put},
+    {PACKAGE "Params", "List", REQUEST(list_params_request), SPB_CONTROL_MAX,
+     IMAGE(ListParamsRequest), .handler = spb_params_list},
+    {PACKAGE "Params", "History", REQUEST(param_history_request), SPB_CONTROL_MAX,
+     IMAGE(ParamHistoryRequest), .handler = spb_params_history},
+    {PACKAGE "Params", "Delete", REQUEST(delete_param_request), SPB_CONTROL_MAX,
+     ID(DeleteParamRequest), IMAGE(DeleteParamRequest), .gate = spb_params_delete_gate,
+     .handler = spb_params_delete},
+    {PACKAGE "Events", "List", REQUEST(list_events_request), SPB_CONTROL_MAX,
+     IMAGE(ListEventsRequest), .gate = spb_events_list_gate, .handler = spb_events_list},
+    {PACKAGE "DataProducts", "List", REQUEST(list_products_request), SPB_CONTROL_MAX,
+     IMAGE(ListProductsRequest), .handler = spb_products_list},
+    {PACKAGE "DataProducts", "Get", REQUEST(get_product_request), SPB_CONTROL_MAX,
+     IMAGE(GetProductRequest), .gate = spb_products_get_gate, .handler = spb_products_get},
+    {PACKAGE "DataProducts", "Delete", REQUEST(delete_product_request), SPB_CONTROL_MAX,
+     ID(DeleteProductRequest), IMAGE(DeleteProductRequest), .gate = spb_products_delete_gate,
+     .handler = spb_products_delete},
+    {PACKAGE "Uploads", "Start", REQUEST(start_upload_request), SPB_CONTROL_MAX,
+     ID(StartUploadRequest), .gate = spb_uploads_start_gate, .handler = spb_uploads_start},
+    {PACKAGE "Uploads", "Status", REQUEST(upload_status_request), SPB_CONTROL_MAX,
+     .gate = spb_uploads_status_gate, .handler = spb_uploads_status},
+    {PACKAGE "Uploads", "Finish", REQUEST(finish_upload_request), SPB_CONTROL_MAX,
+     ID(FinishUploadRequest), .gate = spb_uploads_finish_gate, .handler = spb_uploads_finish},
+    {PACKAGE "Uploads", "Abort", REQUEST(abort_upload_request), SPB_CONTROL_MAX,
+     ID(AbortUploadRequest), .gate = spb_uploads_abort_gate, .handler = spb_uploads_abort},
+    {PACKAGE "Images", "Create", REQUEST(create_image_request), SPB_CONTROL_MAX,
+     ID(CreateImageRequest), NAME(CreateImageRequest), .gate = spb_images_create_gate,
+     .handler = spb_images_create},
+    {PACKAGE "Images", "List", REQUEST(list_images_request), SPB_CONTROL_MAX,
+     .gate = spb_images_list_gate, .handler = spb_images_list},
+    {PACKAGE "Images", "Get", REQUEST(get_image_request), SPB_CONTROL_MAX, IMAGE(GetImageRequest),
+     .handler = spb_images_get},
+    {PACKAGE "Images", "Inspect", REQUEST(inspect_image_request), SPB_CONTROL_MAX,
+     IMAGE(InspectImageRequest), .handler = spb_images_inspect},
+    {PACKAGE "Images", "Check", REQUEST(check_image_request), SPB_CONTROL_MAX,
+     IMAGE(CheckImageRequest), .gate = spb_images_check_gate, .handler = spb_images_check},
+    {PACKAGE "Images", "Defrag", REQUEST(defrag_image_request), SPB_CONTROL_MAX,
+     ID(DefragImageRequest), IMAGE(DefragImageRequest), .handler = spb_images_defrag},
+    {PACKAGE "Images", "Reopen", REQUEST(reopen_image_request), SPB_CONTROL_MAX,
+     ID(ReopenImageRequest), IMAGE(ReopenImageRequest), .handler = spb_images_reopen},
+    {PACKAGE "Images", "Delete", REQUEST(delete_image_request), SPB_CONTROL_MAX,
+     ID(DeleteImageRequest), IMAGE(DeleteImageRequest), .handler = spb_images_delete},
+    {PACKAGE "Health", "Check", REQUEST(health_check_request), SPB_CONTROL_MAX,
+     .while_draining = true, .handler = spb_health_check},
+    {"grpc.health.v1.Health", "Check", REQUEST(health_check_request), SPB_CONTROL_MAX,
+     .while_draining = true, .handler = spb_health_check},
+    {PACKAGE "Server", "Info", REQUEST(server_info_request), SPB_CONTROL_MAX,
+     .handler = spb_server_info},
+    {PACKAGE "Server", "Ping", REQUEST(ping_request), PING_MAX, .gate = spb_server_ping_gate,
+     .handler = spb_server_ping},
+};
+
+const struct spb_method *spb_methods(size_t *count)
+{
+    *count = SPB_COUNT(methods);
+    return methods;
+}

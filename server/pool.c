@@ -1,0 +1,262 @@
+/* Worker threads in lanes; see pool.h. */
+#include "pool.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "util.h"
+
+#define WORKERS_MIN 10
+#define WORKERS_MAX 32
+/* Shares of ten; what they leave is the commits' alone. */
+#define BULK_SHARE 4u
+#define ALONE_SHARE 3u
+
+struct queue {
+    struct spb_task *first, *last;
+};
+
+struct spb_pool {
+    pthread_mutex_t lock; /* over all below */
+    pthread_cond_t work;
+    struct queue lanes[SPB_LANE_COUNT];
+    unsigned running[SPB_LANE_COUNT], most[SPB_LANE_COUNT];
+    unsigned idle;
+    bool ending;
+    size_t count;
+    pthread_t workers[WORKERS_MAX];
+};
+
+static void push(struct queue *queue, struct spb_task *task)
+{
+    task->next = NULL;
+    if (queue->last == NULL)
+        queue->first = task;
+    else
+        queue->last->next = task;
+    queue->last = task;
+}
+
+static struct spb_task *pop(struct queue *queue)
+{
+    struct spb_task *task = queue->first;
+
+    if (task == NULL)
+        return NULL;
+    queue->first = task->next;
+    if (queue->first == NULL)
+        queue->last = NULL;
+    return task;
+}
+
+/* Has the lane a task that may run now? */
+static bool is_ready(const struct spb_pool *pool, unsigned lane)
+{
+    return pool->lanes[lane].first != NULL && pool->running[lane] < pool->most[lane];
+}
+
+/* The next task that may run now; commits go first. */
+static struct spb_task *take(struct spb_pool *pool, unsigned *lane)
+{
+    for (unsigned i = 0; i < SPB_LANE_COUNT; i++) {
+        if (is_ready(pool, i)) {
+            *lane = i;
+            return pop(&pool->lanes[i]);
+        }
+    }
+    return NULL;
+}
+
+static bool is_drained(const struct spb_pool *pool)
+{
+    for (unsigned i = 0; i < SPB_LANE_COUNT; i++) {
+        if (pool->lanes[i].first != NULL)
+            return false;
+    }
+    return true;
+}
+
+static void run_one(struct spb_pool *pool, struct spb_task *task, unsigned lane)
+{
+    pool->running[lane]++;
+    (void)pthread_mutex_unlock(&pool->lock);
+    task->run(task);
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->running[lane]--;
+    /* This worker may turn to another lane: one that waits can take this lane's next task. */
+    if (pool->idle > 0 && is_ready(pool, lane))
+        (void)pthread_cond_signal(&pool->work);
+}
+
+static void *work(void *user)
+{
+    struct spb_pool *pool = user;
+
+    (void)pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        unsigned lane = 0;
+        struct spb_task *task = take(pool, &lane);
+
+        if (task != NULL) {
+            run_one(pool, task, lane);
+            continue;
+        }
+        if (pool->ending && is_drained(pool))
+            break;
+        pool->idle++;
+        (void)pthread_cond_wait(&pool->work, &pool->lock);
+        pool->idle--;
+    }
+    /* The others wait for tasks too; none is left. */
+    (void)pthread_cond_broadcast(&pool->work);
+    (void)pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+static size_t workers_wanted(void)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    long wanted = processors * 2;
+
+    if (wanted < WORKERS_MIN)
+        wanted = WORKERS_MIN;
+    return (size_t)(wanted > WORKERS_MAX ? WORKERS_MAX : wanted);
+}
+
+/* Signals are the main thread's: workers are started with all of them blocked. */
+static int start_workers(struct spb_pool *pool, size_t wanted)
+{
+    sigset_t all, before;
+    int number = 0;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (pool->count < wanted && number == 0) {
+        number = pthread_create(&pool->workers[pool->count], NULL, work, pool);
+        if (number == 0)
+            pool->count++;
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return number;
+}
+
+spb_status spb_pool_new(struct spb_pool **out, struct spb_error *err)
+{
+    struct spb_pool *pool = calloc(1, sizeof(*pool));
+    size_t wanted = workers_wanted();
+
+    if (pool == NULL)
+        return spb_fail_memory(err, "starting the workers");
+    (void)pthread_mutex_init(&pool->lock, NULL);
+    (void)pthread_cond_init(&pool->work, NULL);
+    pool->most[SPB_LANE_COMMIT] = (unsigned)wanted;
+    pool->most[SPB_LANE_BULK] = (unsigned)wanted * BULK_SHARE / 10;
+    pool->most[SPB_LANE_ALONE] = (unsigned)wanted * ALONE_SHARE / 10;
+    int number = start_workers(pool, wanted);
+    if (number != 0) {
+        spb_pool_free(pool);
+        return spb_fail_errno(err, SPB_NO_MEMORY, number, "starting %zu worker threads", wanted);
+    }
+    *out = pool;
+    return spb_ok();
+}
+
+void spb_pool_free(struct spb_pool *pool)
+{
+    if (pool == NULL)
+        return;
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->ending = true;
+    (void)pthread_cond_broadcast(&pool->work);
+    (void)pthread_mutex_unlock(&pool->lock);
+    for (size_t i = 0; i < pool->count; i++)
+        (void)pthread_join(pool->workers[i], NULL);
+    (void)pthread_cond_destroy(&pool->work);
+    (void)pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+void spb_pool_submit(struct spb_pool *pool, enum spb_lane lane, struct spb_task *task)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    push(&pool->lanes[lane], task);
+    if (pool->idle > 0)
+        (void)pthread_cond_signal(&pool->work);
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+/* ---- Strands ------------------------------------------------------------------------------ */
+
+#define STRAND_TURN 8 /* tasks before others get the worker */
+
+struct spb_strand {
+    struct spb_task task;
+    struct spb_pool *pool;
+    pthread_mutex_t lock; /* over queue and moving */
+    struct queue queue;
+    bool moving;
+    void (*idle)(void *user);
+    void *user;
+};
+
+static void run_strand(struct spb_task *task)
+{
+    struct spb_strand *strand = SPB_CONTAINER(task, struct spb_strand, task);
+
+    for (int i = 0; i < STRAND_TURN; i++) {
+        (void)pthread_mutex_lock(&strand->lock);
+        struct spb_task *next = pop(&strand->queue);
+        if (next == NULL)
+            strand->moving = false;
+        void (*idle)(void *user) = strand->idle;
+        void *user = strand->user;
+        (void)pthread_mutex_unlock(&strand->lock);
+        if (next == NULL) {
+            idle(user);
+            return;
+        }
+        next->run(next);
+    }
+    spb_pool_submit(strand->pool, SPB_LANE_BULK, &strand->task);
+}
+
+spb_status spb_strand_new(struct spb_pool *pool, void (*idle)(void *user), void *user,
+                          struct spb_strand **out, struct spb_error *err)
+{
+    struct spb_strand *strand = calloc(1, sizeof(*strand));
+
+    if (strand == NULL)
+        return spb_fail_memory(err, "making a strand of tasks");
+    (void)pthread_mutex_init(&strand->lock, NULL);
+    strand->task.run = run_strand;
+    strand->pool = pool;
+    strand->idle = idle;
+    strand->user = user;
+    *out = strand;
+    return spb_ok();
+}
+
+void spb_strand_free(struct spb_strand *strand)
+{
+    if (strand == NULL)
+        return;
+    SPB_ASSERT(!strand->moving);
+    (void)pthread_mutex_destroy(&strand->lock);
+    free(strand);
+}
+
+bool spb_strand_submit(struct spb_strand *strand, struct spb_task *task)
+{
+    (void)pthread_mutex_lock(&strand->lock);
+    bool start = !strand->moving;
+
+    push(&strand->queue, task);
+    strand->moving = true;
+    (void)pthread_mutex_unlock(&strand->lock);
+    if (start)
+        spb_pool_submit(strand->pool, SPB_LANE_BULK, &strand->task);
+    return start;
+}

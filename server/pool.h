@@ -1,0 +1,43 @@
+/*
+ * A small pool of worker threads with three lanes. SPB_LANE_COMMIT is for short turns of image
+ * actors. SPB_LANE_BULK is for reads and uploads. SPB_LANE_ALONE is for what has an image to
+ * itself, which may take long and may wait for bulk tasks. The latter two never get all workers,
+ * nor each other's: commits always find one, and who waits for bulk tasks does not keep them from
+ * running.
+ *
+ * Tasks are embedded in what they work on, so that queueing never fails. Any thread.
+ */
+#ifndef SPB_SERVER_POOL_H
+#define SPB_SERVER_POOL_H
+
+#include "spaceblock/status.h"
+
+enum spb_lane { SPB_LANE_COMMIT, SPB_LANE_BULK, SPB_LANE_ALONE, SPB_LANE_COUNT };
+
+struct spb_task {
+    struct spb_task *next;
+    void (*run)(struct spb_task *task); /* on a worker; may free the task */
+};
+
+struct spb_pool;
+
+/* Workers: twice the processors, from 10 to 32. They take no signals. */
+SPB_MUST_USE spb_status spb_pool_new(struct spb_pool **pool, struct spb_error *err);
+/* Runs what is queued, then ends the workers. Accepts NULL. Blocks. */
+void spb_pool_free(struct spb_pool *pool);
+
+/* The task is borrowed until it has run; it is in one queue at a time. */
+void spb_pool_submit(struct spb_pool *pool, enum spb_lane lane, struct spb_task *task);
+
+/*
+ * A queue whose tasks run one at a time, in order, on the bulk lane. submit returns true where it
+ * set the strand in motion; idle runs when it comes to rest again, as the last touch of the strand.
+ */
+struct spb_strand;
+SPB_MUST_USE spb_status spb_strand_new(struct spb_pool *pool, void (*idle)(void *user), void *user,
+                                       struct spb_strand **strand, struct spb_error *err);
+/* At rest only. Accepts NULL. */
+void spb_strand_free(struct spb_strand *strand);
+bool spb_strand_submit(struct spb_strand *strand, struct spb_task *task);
+
+#endif

@@ -1,0 +1,365 @@
+/*
+ * Images: making, listing and showing them. Lists and views are answered on the loop's thread; an
+ * image is created on a worker, and the file system decides who wins where two create one name.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "base/status.h"
+#include "daemon.h"
+#include "dispatch.h"
+#include "image.h"
+#include "registry.h"
+#include "services/services.h"
+
+#define PAGE_MAX 1000u
+/* A page token: CRC of the rest, tenant, name of the last image of the page. */
+#define TOKEN_CRC_SIZE 4u
+#define TOKEN_HEAD_SIZE (TOKEN_CRC_SIZE + 2u)
+
+/* ---- Create ------------------------------------------------------------------------------- */
+
+static bool gate_sector_size(struct spb_call *call, uint32_t size)
+{
+    bool is_power = (size & (size - 1)) == 0;
+
+    if (size == 0 || (is_power && size >= SPB_BLOCK_SIZE_MIN && size <= SPB_BLOCK_SIZE_MAX))
+        return true;
+    spb_call_set_bad_field(call, "sector_size", "found %u, expected a power of two from %u to %u",
+                           size, SPB_BLOCK_SIZE_MIN, SPB_BLOCK_SIZE_MAX);
+    return false;
+}
+
+bool spb_images_create_gate(struct spb_call *call)
+{
+    const PB_CreateImageRequest *request = (const void *)call->request;
+
+    if (request->total_blocks < SPB_BLOCKS_MIN) {
+        spb_call_set_bad_field(call, "total_blocks", "found %u, expected %u at least",
+                               request->total_blocks, SPB_BLOCKS_MIN);
+        return false;
+    }
+    if (request->uuid.len != 0 && request->uuid.len != SPB_UUID_SIZE) {
+        spb_call_set_bad_field(call, "uuid", "found %zu bytes, expected %u or none",
+                               request->uuid.len, SPB_UUID_SIZE);
+        return false;
+    }
+    return gate_sector_size(call, request->sector_size);
+}
+
+static spb_status draw_uuid(uint8_t uuid[SPB_UUID_SIZE], struct spb_error *err)
+{
+    if (getrandom(uuid, SPB_UUID_SIZE, 0) != (ssize_t)SPB_UUID_SIZE)
+        return spb_fail_errno(err, SPB_UNSUPPORTED, errno, "drawing a uuid");
+    uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40); /* version 4, random */
+    uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
+    return spb_ok();
+}
+
+static spb_status format_options(const struct spb_call *call, uint16_t tenant,
+                                 struct spb_format_options *options, struct spb_error *err)
+{
+    const PB_CreateImageRequest *request = (const void *)call->request;
+    bool has_epoch = request->if_epoch_case == SPACEBLOCK__V1__CREATE_IMAGE_REQUEST__IF_EPOCH_EPOCH;
+
+    *options = (struct spb_format_options){
+        .total_blocks = request->total_blocks,
+        .sector_size = request->sector_size == 0 ? SPB_BLOCK_SIZE_MIN : request->sector_size,
+        .tenant_id = tenant,
+        .epoch = has_epoch ? request->epoch : (uint64_t)time(NULL),
+    };
+    if (request->uuid.len == 0)
+        return draw_uuid(options->uuid, err);
+    memcpy(options->uuid, request->uuid.data, SPB_UUID_SIZE);
+    return spb_ok();
+}
+
+/* The tenant's folder, durable in its parent before anything is in it. */
+static spb_status make_tenant_folder(const struct spb_daemon *daemon, uint16_t tenant,
+                                     struct spb_error *err)
+{
+    char name[8];
+    int number = 0;
+    int parent = open(daemon->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    (void)snprintf(name, sizeof(name), "%u", (unsigned)tenant);
+    if (parent < 0 || (mkdirat(parent, name, 0700) != 0 && errno != EEXIST) || fsync(parent) != 0)
+        number = errno;
+    if (parent >= 0)
+        (void)close(parent);
+    if (number == 0)
+        return spb_ok();
+    return spb_fail_errno(err, number == ENOSPC || number == EDQUOT ? SPB_FULL : SPB_IO, number,
+                          "making the folder of tenant %s", name);
+}
+
+/* Makes the file, opens it and lets it be found. */
+static spb_status create(struct spb_call *call, struct spb_error *err)
+{
+    const PB_CreateImageRequest *request = (const void *)call->request;
+    uint16_t tenant = spb_image_ref_tenant(call, request->image);
+    struct spb_format_options options;
+    char name[SPB_IMAGE_NAME_MAX + 1];
+
+    (void)snprintf(name, sizeof(name), "%.*s", (int)request->image->name.len,
+                   (const char *)request->image->name.data);
+    SPB_TRY(format_options(call, tenant, &options, err));
+    SPB_TRY(spb_image_new(call->daemon, tenant, name, &call->image, err));
+    SPB_TRY(make_tenant_folder(call->daemon, tenant, err));
+    SPB_TRY(spb_image_create(call->image->path, &options, false, err));
+    spb_image_open(call->image);
+    return spb_registry_add(call->daemon->registry, call->image, err);
+}
+
+static void run_create(struct spb_task *task)
+{
+    struct spb_call *call = spb_call_of_task(task);
+    PB_CreateImageResponse reply = SPACEBLOCK__V1__CREATE_IMAGE_RESPONSE__INIT;
+    struct spb_error err;
+
+    if (spb_call_is_late(call, spb_now_ns())) {
+        spb_call_send(call);
+        return;
+    }
+    spb_status status = create(call, &err);
+    if (status.code == SPB_EXISTS)
+        spb_call_set_fault(call, PB_REASON(ALREADY_EXISTS), "image %s exists", call->image_text);
+    else if (!spb_is_ok(status))
+        spb_call_set_error(call, &err);
+    else if ((reply.image = spb_image_show(call->image, call)) != NULL)
+        spb_call_set_reply(call, &reply.base);
+    spb_call_send(call);
+}
+
+void spb_images_create(struct spb_call *call)
+{
+    spb_call_to_workers(call, run_create);
+}
+
+/* ---- List --------------------------------------------------------------------------------- */
+
+static bool token_is_good(const ProtobufCBinaryData *token)
+{
+    struct spb_reader r = spb_reader_over(token->data, token->len);
+    uint32_t crc = spb_read_be32(&r);
+
+    return token->len > TOKEN_HEAD_SIZE &&
+           crc == spb_crc32c(0, token->data + TOKEN_CRC_SIZE, token->len - TOKEN_CRC_SIZE) &&
+           spb_image_name_is_valid(token->data + TOKEN_HEAD_SIZE, token->len - TOKEN_HEAD_SIZE);
+}
+
+bool spb_images_list_gate(struct spb_call *call)
+{
+    const PB_ListImagesRequest *request = (const void *)call->request;
+    const ProtobufCBinaryData *token = &request->page_token;
+    bool one = request->if_tenant_case == SPACEBLOCK__V1__LIST_IMAGES_REQUEST__IF_TENANT_TENANT;
+
+    if (one && !spb_gate_max(call, "tenant", request->tenant, UINT16_MAX))
+        return false;
+    if (one && request->all_tenants) {
+        spb_call_set_bad_field(call, "all_tenants", "is set beside tenant, expected one of them");
+        return false;
+    }
+    if (!spb_gate_max(call, "page_size", request->page_size, PAGE_MAX))
+        return false;
+    if (token->len == 0 || token_is_good(token))
+        return true;
+    spb_call_set_bad_field(call, "page_token", "expected the next_page_token of an earlier answer");
+    return false;
+}
+
+/* Where a listing begins; false where the caller may see nothing of what is asked. */
+static bool listing_place(const struct spb_call *call, char name[SPB_IMAGE_NAME_MAX + 1],
+                          struct spb_registry_place *place)
+{
+    const PB_ListImagesRequest *request = (const void *)call->request;
+    const ProtobufCBinaryData *token = &request->page_token;
+    bool one = request->if_tenant_case == SPACEBLOCK__V1__LIST_IMAGES_REQUEST__IF_TENANT_TENANT;
+
+    *place = (struct spb_registry_place){
+        .tenant = one ? (int32_t)request->tenant : call->principal.tenant,
+    };
+    if (request->all_tenants)
+        place->tenant = -1;
+    if (token->len > 0) {
+        struct spb_reader r = spb_reader_over(token->data, token->len);
+        size_t n = token->len - TOKEN_HEAD_SIZE;
+
+        (void)spb_read_be32(&r);
+        place->after_tenant = spb_read_be16(&r);
+        spb_read_bytes(&r, name, n);
+        name[n] = '\0';
+        place->after_name = name;
+    }
+    return call->principal.is_site_admin || place->tenant == call->principal.tenant;
+}
+
+static ProtobufCBinaryData page_token(struct spb_call *call, const struct spb_image *last)
+{
+    size_t name_len = strlen(last->name), size = TOKEN_HEAD_SIZE + name_len;
+    uint8_t *bytes = spb_call_alloc(call, size);
+
+    if (bytes == NULL)
+        return spb_pb_bytes(NULL, 0);
+    struct spb_writer w = spb_writer_over(bytes + TOKEN_CRC_SIZE, size - TOKEN_CRC_SIZE);
+    spb_write_be16(&w, last->tenant);
+    spb_write_bytes(&w, last->name, name_len);
+    w = spb_writer_over(bytes, TOKEN_CRC_SIZE);
+    spb_write_be32(&w, spb_crc32c(0, bytes + TOKEN_CRC_SIZE, size - TOKEN_CRC_SIZE));
+    return spb_pb_bytes(bytes, size);
+}
+
+static void reply_list(struct spb_call *call, struct spb_image **found, size_t count, size_t page)
+{
+    PB_ListImagesResponse reply = SPACEBLOCK__V1__LIST_IMAGES_RESPONSE__INIT;
+
+    reply.images = spb_call_alloc(call, page * sizeof(PB_Image *));
+    if (reply.images == NULL)
+        return;
+    for (; reply.n_images < count && reply.n_images < page; reply.n_images++) {
+        reply.images[reply.n_images] = spb_image_show(found[reply.n_images], call);
+        if (reply.images[reply.n_images] == NULL)
+            return;
+    }
+    if (count > page) {
+        reply.next_page_token = page_token(call, found[page - 1]);
+        if (reply.next_page_token.data == NULL)
+            return;
+    }
+    spb_call_set_reply(call, &reply.base);
+}
+
+void spb_images_list(struct spb_call *call)
+{
+    const PB_ListImagesRequest *request = (const void *)call->request;
+    size_t page = request->page_size == 0 ? PAGE_MAX : request->page_size;
+    /* One more tells whether there is another page. */
+    struct spb_image **found = spb_call_alloc(call, (page + 1) * sizeof(struct spb_image *));
+    struct spb_registry_place place;
+    char name[SPB_IMAGE_NAME_MAX + 1];
+    size_t count = 0;
+
+    if (found != NULL) {
+        if (listing_place(call, name, &place))
+            count = spb_registry_list(call->daemon->registry, &place, found, page + 1);
+        reply_list(call, found, count, page);
+        for (size_t i = 0; i < count; i++)
+            spb_image_unref(found[i]);
+    }
+    spb_call_send(call);
+}
+
+/* ---- Get, Inspect ------------------------------------------------------------------------- */
+
+void spb_images_get(struct spb_call *call)
+{
+    PB_GetImageResponse reply = SPACEBLOCK__V1__GET_IMAGE_RESPONSE__INIT;
+
+    reply.image = spb_image_show(call->image, call);
+    if (reply.image != NULL)
+        spb_call_set_reply(call, &reply.base);
+    spb_call_send(call);
+}
+
+/* One slot of the store; false where it is free. The value is copied to the arena. */
+static bool show_slot(struct spb_call *call, const struct spb_param *param, PB_ParamSlot *shown)
+{
+    *shown = (PB_ParamSlot)SPACEBLOCK__V1__PARAM_SLOT__INIT;
+    shown->slot = param->slot;
+    shown->corrupt = param->state == SPB_PARAM_CORRUPT;
+    shown->id = param->id;
+    shown->generation = param->generation;
+    shown->newest = param->newest;
+    if (param->len > 0) {
+        uint8_t *value = spb_call_alloc(call, param->len);
+
+        if (value == NULL)
+            return false;
+        memcpy(value, param->value, param->len);
+        shown->value = spb_pb_bytes(value, param->len);
+    }
+    return true;
+}
+
+static bool inspect_params(struct spb_call *call, const struct spb_volume *volume,
+                           PB_InspectImageResponse *reply)
+{
+    uint32_t slots = spb_param_slots(volume);
+    PB_ParamSlot *shown = spb_call_alloc(call, slots * sizeof(*shown));
+
+    reply->params = spb_call_alloc(call, slots * sizeof(PB_ParamSlot *));
+    if (shown == NULL || reply->params == NULL)
+        return false;
+    for (uint32_t i = 0; i < slots; i++) {
+        struct spb_param param;
+
+        if (!spb_is_ok(spb_param_read_slot(volume, i, &param, NULL)) ||
+            param.state == SPB_PARAM_FREE)
+            continue;
+        if (!show_slot(call, &param, &shown[reply->n_params]))
+            return false;
+        reply->params[reply->n_params] = &shown[reply->n_params];
+        reply->n_params++;
+        reply->param_slots_used += param.state == SPB_PARAM_VALID;
+        reply->param_slots_corrupt += param.state == SPB_PARAM_CORRUPT;
+    }
+    reply->param_slots = slots;
+    return true;
+}
+
+static void inspect_rest(const struct spb_volume *volume, PB_InspectImageResponse *reply)
+{
+    const struct spb_superblock *superblock = spb_volume_superblock(volume);
+
+    reply->format_version = superblock->format_version;
+    reply->dp_start = superblock->dp_start;
+    reply->dp_size = superblock->dp_size;
+    reply->event_pointer = spb_event_pointer(volume);
+    reply->event_capacity = spb_event_capacity(volume);
+    reply->event_window = spb_event_window(volume);
+    reply->product_entries = spb_product_entries(volume);
+    for (uint32_t i = 0; i < reply->product_entries; i++) {
+        struct spb_product product;
+
+        if (spb_is_ok(spb_product_entry(volume, i, &product, NULL)) &&
+            product.state != SPB_PRODUCT_FREE)
+            reply->product_count++;
+    }
+    spb_product_space(volume, &reply->free_blocks, &reply->largest_free_blocks);
+}
+
+void spb_images_inspect(struct spb_call *call)
+{
+    PB_InspectImageResponse reply = SPACEBLOCK__V1__INSPECT_IMAGE_RESPONSE__INIT;
+    struct spb_error err;
+
+    reply.image = spb_image_show(call->image, call);
+    if (reply.image == NULL) {
+        spb_call_send(call);
+        return;
+    }
+    struct spb_volume *volume = spb_image_read_begin(call);
+    if (volume == NULL)
+        return;
+    bool shown = inspect_params(call, volume, &reply);
+    inspect_rest(volume, &reply);
+    char *summary = spb_volume_describe(volume);
+    spb_image_read_end(call->image);
+    if (summary == NULL) {
+        (void)spb_fail_memory(&err, "describing an image");
+        spb_call_set_error(call, &err);
+    } else if (shown) {
+        reply.summary = spb_pb_text(summary);
+        spb_call_set_reply(call, &reply.base);
+    }
+    free(summary);
+    spb_call_send(call);
+}

@@ -1,0 +1,62 @@
+/*
+ * Gates and handlers of all methods; the table that names them is methods.c. A gate checks the
+ * request's fields, a handler does the work and sees to the answer. Handlers are called on the
+ * loop's thread, and again from a worker where an image was not to be had.
+ */
+#ifndef SPB_SERVER_SERVICES_H
+#define SPB_SERVER_SERVICES_H
+
+#include "call.h"
+
+bool spb_params_put_gate(struct spb_call *call);
+bool spb_params_batch_put_gate(struct spb_call *call);
+bool spb_params_delete_gate(struct spb_call *call);
+void spb_params_put(struct spb_call *call);
+void spb_params_batch_put(struct spb_call *call);
+void spb_params_get(struct spb_call *call);
+void spb_params_list(struct spb_call *call);
+void spb_params_history(struct spb_call *call);
+void spb_params_delete(struct spb_call *call);
+
+bool spb_events_append_gate(struct spb_call *call);
+bool spb_events_list_gate(struct spb_call *call);
+void spb_events_append(struct spb_call *call);
+void spb_events_list(struct spb_call *call);
+
+bool spb_products_get_gate(struct spb_call *call);
+bool spb_products_read_gate(struct spb_call *call);
+bool spb_products_delete_gate(struct spb_call *call);
+void spb_products_list(struct spb_call *call);
+void spb_products_get(struct spb_call *call);
+void spb_products_read(struct spb_call *call);
+void spb_products_delete(struct spb_call *call);
+
+bool spb_uploads_start_gate(struct spb_call *call);
+bool spb_uploads_write_gate(struct spb_call *call);
+bool spb_uploads_status_gate(struct spb_call *call);
+bool spb_uploads_finish_gate(struct spb_call *call);
+bool spb_uploads_abort_gate(struct spb_call *call);
+void spb_uploads_start(struct spb_call *call);
+void spb_uploads_write(struct spb_call *call);
+void spb_uploads_status(struct spb_call *call);
+void spb_uploads_finish(struct spb_call *call);
+void spb_uploads_abort(struct spb_call *call);
+
+bool spb_images_create_gate(struct spb_call *call);
+bool spb_images_list_gate(struct spb_call *call);
+bool spb_images_check_gate(struct spb_call *call);
+void spb_images_create(struct spb_call *call);
+void spb_images_list(struct spb_call *call);
+void spb_images_get(struct spb_call *call);
+void spb_images_inspect(struct spb_call *call);
+void spb_images_check(struct spb_call *call);
+void spb_images_defrag(struct spb_call *call);
+void spb_images_reopen(struct spb_call *call);
+void spb_images_delete(struct spb_call *call);
+
+void spb_health_check(struct spb_call *call);
+bool spb_server_ping_gate(struct spb_call *call);
+void spb_server_info(struct spb_call *call);
+void spb_server_ping(struct spb_call *call);
+
+#endif

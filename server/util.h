@@ -1,0 +1,27 @@
+/* Small helpers of the daemon's files. No state. */
+#ifndef SPB_SERVER_UTIL_H
+#define SPB_SERVER_UTIL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+/* The struct of type whose member is at pointer. */
+#define SPB_CONTAINER(pointer, type, member)                                                       \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
+#define SPB_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define SPB_NS_PER_S INT64_C(1000000000)
+#define SPB_NS_PER_MS INT64_C(1000000)
+
+/* CLOCK_MONOTONIC, nanoseconds. */
+static inline int64_t spb_now_ns(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * SPB_NS_PER_S + now.tv_nsec;
+}
+
+#endif
