@@ -1,0 +1,196 @@
+/*
+ * A disk that fails or stalls on demand, preloaded into the daemon (LD_PRELOAD).
+ *
+ * The file named by SPB_FAULT_FILE holds lines of "OPERATION PATH ACTION": OPERATION is flush
+ * (fsync, fdatasync), write (pwrite, pwritev) or allocate (fallocate, posix_fallocate); PATH is a
+ * part of the path of the file that is touched; ACTION is an errno's number, or the path of a named
+ * pipe. With a number the call fails so, without touching the file. With a pipe the call waits: it
+ * opens the pipe for reading, which wakes the test that opens it for writing, and goes on once the
+ * test closes it. The file is read on each call, so a test changes it at any time (by a rename).
+ * SPB_FAULT_TRACE names a file that gets "OPERATION PATH" of each call as it starts.
+ *
+ * Any thread; keeps no state but the addresses of the real functions.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define RULES_SIZE 4096
+#define PATH_SIZE 4096
+
+static void real_function(const char *name, void *out)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+
+    if (!found)
+        abort();
+    memcpy(out, &found, sizeof(found));
+}
+
+static void path_of(int fd, char path[PATH_SIZE])
+{
+    char link[64];
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, PATH_SIZE - 1);
+    path[n < 0 ? 0 : n] = '\0';
+}
+
+static void trace(const char *operation, const char *path)
+{
+    const char *file = getenv("SPB_FAULT_TRACE");
+    char line[PATH_SIZE + 16];
+
+    if (!file)
+        return;
+    int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    int n = snprintf(line, sizeof(line), "%s %s\n", operation, path);
+    if (fd < 0 || write(fd, line, (size_t)n) != n)
+        abort();
+    close(fd);
+}
+
+static size_t read_rules(char rules[RULES_SIZE])
+{
+    const char *file = getenv("SPB_FAULT_FILE");
+    int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t n = fd < 0 ? 0 : read(fd, rules, RULES_SIZE - 1);
+
+    if (fd >= 0)
+        close(fd);
+    rules[n < 0 ? 0 : n] = '\0';
+    return n < 0 ? 0 : (size_t)n;
+}
+
+static void wait_on(const char *pipe)
+{
+    char byte;
+    int fd = open(pipe, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    while (read(fd, &byte, 1) > 0) {
+    }
+    close(fd);
+}
+
+/* The errno to fail with; 0: go on. */
+static int fault(const char *operation, int fd)
+{
+    char rules[RULES_SIZE], path[PATH_SIZE], *next = rules, *line;
+    int saved = errno, number = 0;
+
+    path_of(fd, path);
+    trace(operation, path);
+    read_rules(rules);
+    while ((line = strsep(&next, "\n"))) {
+        char *what = strsep(&line, " "), *where = strsep(&line, " ");
+        if (!where || !line || strcmp(what, operation) != 0 || !strstr(path, where))
+            continue;
+        if (line[0] == '/')
+            wait_on(line);
+        else
+            number = atoi(line);
+        break;
+    }
+    errno = saved;
+    return number;
+}
+
+static int flush(const char *name, int fd)
+{
+    int (*real)(int);
+    int number = fault("flush", fd);
+
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function(name, &real);
+    return real(fd);
+}
+
+int fsync(int fd)
+{
+    return flush("fsync", fd);
+}
+
+int fdatasync(int fd)
+{
+    return flush("fdatasync", fd);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t n, off64_t offset)
+{
+    ssize_t (*real)(int, const void *, size_t, off64_t);
+    int number = fault("write", fd);
+
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function("pwrite64", &real);
+    return real(fd, data, n, offset);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t n, off_t offset)
+{
+    return pwrite64(fd, data, n, offset);
+}
+
+ssize_t pwritev64(int fd, const struct iovec *pieces, int count, off64_t offset)
+{
+    ssize_t (*real)(int, const struct iovec *, int, off64_t);
+    int number = fault("write", fd);
+
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function("pwritev64", &real);
+    return real(fd, pieces, count, offset);
+}
+
+ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
+{
+    return pwritev64(fd, pieces, count, offset);
+}
+
+int fallocate64(int fd, int mode, off64_t offset, off64_t n)
+{
+    int (*real)(int, int, off64_t, off64_t);
+    int number = fault("allocate", fd);
+
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function("fallocate64", &real);
+    return real(fd, mode, offset, n);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t n)
+{
+    return fallocate64(fd, mode, offset, n);
+}
+
+int posix_fallocate64(int fd, off64_t offset, off64_t n)
+{
+    int (*real)(int, off64_t, off64_t);
+    int number = fault("allocate", fd);
+
+    if (number)
+        return number;
+    real_function("posix_fallocate64", &real);
+    return real(fd, offset, n);
+}
+
+int posix_fallocate(int fd, off_t offset, off_t n)
+{
+    return posix_fallocate64(fd, offset, n);
+}
