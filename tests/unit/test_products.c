@@ -363,6 +363,30 @@ Test(products, replace_in_a_full_catalog_writes_over_a_twin_that_can_be_written)
     spb_volume_close(volume);
 }
 
+/* Another writer may leave whole blocks of zeros behind the mark. */
+Test(products, a_mark_in_an_earlier_block_ends_the_data)
+{
+    struct spb_volume *volume = kit_volume(512);
+    struct spb_product product = {
+        .block_offset = 5,
+        .block_count = 3,
+        .name_len = 1,
+        .name = "m",
+        .crc = spb_crc32c(0, "abc", 3),
+    };
+    uint8_t *data;
+    size_t size;
+
+    kit_poke(volume, (33 + 5) * 512, "abc\x80", 4);
+    plant_entry(volume, 0, &product);
+    kit_expect_product(volume, "m", "abc", 3);
+    kit_poke(volume, (33 + 5) * 512, "abx\x80", 4);
+    FAILS(SPB_CORRUPT, spb_volume_get_product(volume, "m", 1, &data, &size, &kit_err));
+    kit_poke(volume, (33 + 5) * 512, "abc\x81", 4);
+    FAILS(SPB_CORRUPT, spb_volume_get_product(volume, "m", 1, &data, &size, &kit_err));
+    spb_volume_close(volume);
+}
+
 Test(products, entries_without_data_cover_no_space)
 {
     struct spb_volume *volume = kit_volume(512);
