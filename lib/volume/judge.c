@@ -205,7 +205,7 @@ static enum spb_verdict judge_entry(const struct spb_volume *volume,
                                     const struct spb_cell_change *change)
 {
     uint8_t now[SPB_ENTRY_SIZE];
-    bool name = false, one_sector = volume->geo.entries * SPB_ENTRY_SIZE <= SPB_SECTOR_SIZE;
+    bool name = false, one_sector = spb_catalog_is_one_sector(&volume->geo);
 
     /* Where closing gaps may have moved it, the entry is looked for by what it holds. */
     if (one_sector || change->index >= volume->geo.entries)

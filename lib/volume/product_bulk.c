@@ -62,20 +62,6 @@ static spb_status settle_stale(struct spb_volume *volume, struct spb_error *err)
     return status;
 }
 
-/* Bytes that a failed flush may have lost are not published: the page cache shows them all the
- * same. */
-static spb_status check_life(const struct spb_reservation *reservation, struct spb_error *err)
-{
-    const struct spb_volume *volume = reservation->volume;
-
-    if (reservation->life == atomic_load(&volume->life))
-        return spb_ok();
-    return spb_fail(err, SPB_IO,
-                    "cannot store a product in %s: a flush failed while its bytes were being "
-                    "written, so that they may be lost; write it again",
-                    volume->device->name);
-}
-
 spb_status spb_product_writer_new(struct spb_volume *volume, struct spb_reservation *reservation,
                                   uint64_t size_bytes, struct spb_product_writer **writer,
                                   struct spb_error *err)
@@ -87,7 +73,7 @@ spb_status spb_product_writer_new(struct spb_volume *volume, struct spb_reservat
             err, SPB_INVALID, "cannot write %llu bytes to a reservation of %llu bytes in %s",
             (unsigned long long)size_bytes, (unsigned long long)room, volume->device->name);
     SPB_TRY(spb_volume_is_writable(volume, err));
-    SPB_TRY(check_life(reservation, err));
+    SPB_TRY(spb_reservation_check_life(reservation, err));
     if (reservation->written)
         atomic_fetch_add(&volume->stale_marks, 1);
     SPB_TRY(settle_stale(volume, err));
@@ -408,7 +394,7 @@ spb_status spb_product_data_verify(const struct spb_volume *volume,
     uint64_t length = 0;
 
     SPB_TRY(spb_volume_is_writable(volume, err));
-    SPB_TRY(check_life(reservation, err));
+    SPB_TRY(spb_reservation_check_life(reservation, err));
     SPB_TRY(spb_carry_round(volume->device, NULL, 0, err));
     SPB_TRY(
         spb_extent_verify(volume, &product, reservation->block_offset, NULL, NULL, &length, err));

@@ -12,11 +12,6 @@
 
 #define NO_ENTRY UINT32_MAX
 
-static bool is_one_sector(const struct spb_geometry *geo)
-{
-    return geo->entries * SPB_ENTRY_SIZE <= SPB_SECTOR_SIZE;
-}
-
 static uint8_t *entry_bytes(struct spb_group *group, uint32_t entry)
 {
     return group->catalog + (size_t)entry * SPB_ENTRY_SIZE;
@@ -123,7 +118,7 @@ static spb_status empty_twins(struct spb_group *group, uint32_t keep, uint32_t s
             SPB_TRY(state_emptied(group, i, err));
         empty_entry(group, i);
         *any = true;
-        if (!is_one_sector(&group->volume->geo))
+        if (!spb_catalog_is_one_sector(&group->volume->geo))
             SPB_TRY(write_entry(group, i, round, err));
     }
     return spb_ok();
@@ -227,11 +222,11 @@ static spb_status find_free_entry(const struct spb_group *group, const void *nam
         if (group->notes[i].state != SPB_PRODUCT_FREE)
             continue;
         free_entries++;
-        if (found == NO_ENTRY && (is_one_sector(geo) || !group->entry_freed[i]))
+        if (found == NO_ENTRY && (spb_catalog_is_one_sector(geo) || !group->entry_freed[i]))
             found = i;
     }
     /* Closing the gaps moves free entries: of these as many wait as the group emptied. */
-    if (is_one_sector(geo) && free_entries <= group->freed_count)
+    if (spb_catalog_is_one_sector(geo) && free_entries <= group->freed_count)
         found = NO_ENTRY;
     if (found != NO_ENTRY) {
         *entry = found;
@@ -286,7 +281,7 @@ static spb_status place_entry(struct spb_group *group, const struct spb_product 
                               const struct spb_product *old, uint32_t round, struct spb_error *err)
 {
     uint32_t entry = 0, stated = old != NULL ? old->entry : NO_ENTRY;
-    bool one_sector = is_one_sector(&group->volume->geo), twins;
+    bool one_sector = spb_catalog_is_one_sector(&group->volume->geo), twins;
 
     SPB_TRY(find_place(group, product, old, &entry, err));
     if (old != NULL && entry != old->entry && has_name(group, entry, old->name, old->name_len))
@@ -335,13 +330,7 @@ static spb_status check_reservation(const struct spb_group *group,
         return spb_fail(err, SPB_INVALID,
                         "cannot publish %u blocks of a product from a reservation of %u",
                         data->block_count, reservation->block_count);
-    if (reservation->life == atomic_load(&group->volume->life))
-        return spb_ok();
-    return spb_fail(err, SPB_IO,
-                    "cannot store product %.*s in %s: a flush failed while its bytes were being "
-                    "written, so that they may be lost; write it again",
-                    (int)attributes->name_len, (const char *)attributes->name,
-                    group->volume->device->name);
+    return spb_reservation_check_life(reservation, err);
 }
 
 spb_status spb_group_publish_product(struct spb_group *group, struct spb_reservation *reservation,
@@ -388,7 +377,7 @@ static spb_status decide_delete(struct spb_group *group, const struct spb_produc
     memcpy(before, entry_bytes(group, old->entry), sizeof(before));
     SPB_TRY(empty_twins(group, old->entry, NO_ENTRY, old->name, old->name_len, round, &twins, err));
     empty_entry(group, old->entry);
-    if (is_one_sector(&group->volume->geo))
+    if (spb_catalog_is_one_sector(&group->volume->geo))
         SPB_TRY(rewrite(group, round, err));
     else
         SPB_TRY(write_entry(group, old->entry, round + twins, err));
@@ -422,7 +411,7 @@ static spb_status drop_one(struct spb_group *group, uint32_t entry, struct spb_e
 {
     SPB_TRY(state_emptied(group, entry, err));
     empty_entry(group, entry);
-    if (is_one_sector(&group->volume->geo))
+    if (spb_catalog_is_one_sector(&group->volume->geo))
         return spb_ok();
     return write_entry(group, entry, group->catalog_round, err);
 }
@@ -439,7 +428,7 @@ spb_status spb_group_drop_entries(struct spb_group *group, const bool *drop, str
         any = true;
     }
     /* Last, since closing gaps moves the entries that drop names. */
-    if (any && is_one_sector(&group->volume->geo))
+    if (any && spb_catalog_is_one_sector(&group->volume->geo))
         return rewrite(group, group->catalog_round, err);
     return spb_ok();
 }

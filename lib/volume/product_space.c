@@ -280,6 +280,19 @@ spb_status spb_reservation_pin(struct spb_volume *volume, const struct spb_produ
     return spb_ok();
 }
 
+spb_status spb_reservation_check_life(const struct spb_reservation *reservation,
+                                      struct spb_error *err)
+{
+    const struct spb_volume *volume = reservation->volume;
+
+    if (reservation->life == atomic_load(&volume->life))
+        return spb_ok();
+    return spb_fail(err, SPB_IO,
+                    "cannot store a product in %s: a flush failed while its bytes were being "
+                    "written, so that they may be lost; write it again",
+                    volume->device->name);
+}
+
 void spb_reservation_free(struct spb_reservation *reservation)
 {
     if (reservation == NULL)

@@ -105,6 +105,11 @@ static inline bool spb_crosses(uint64_t at, size_t n)
 {
     return spb_first_part(at, n) < n;
 }
+/* Does the whole catalog lie in one sector (S=512)? Then it is rewritten at once. */
+static inline bool spb_catalog_is_one_sector(const struct spb_geometry *geo)
+{
+    return geo->entries * SPB_ENTRY_SIZE <= SPB_SECTOR_SIZE;
+}
 /* Offset in the mirror of a device offset within the mirrored blocks. */
 size_t spb_meta_index(const struct spb_geometry *geo, uint64_t at);
 /* The reverse. */
@@ -173,6 +178,10 @@ bool spb_space_below(struct spb_volume *volume, uint32_t count, uint32_t below,
 /* The lowest free extent of count blocks that begins above a block; false: none. */
 bool spb_space_above(struct spb_volume *volume, uint32_t count, uint32_t above,
                      struct spb_reservation **reservation);
+/* Bytes that a failed flush may have lost are not published: the page cache shows them all the
+ * same. SPB_IO where the volume was reopened since the reservation was made. */
+SPB_MUST_USE spb_status spb_reservation_check_life(const struct spb_reservation *reservation,
+                                                   struct spb_error *err);
 /* Is the block before this one free? */
 bool spb_space_just_below(const struct spb_volume *volume, uint32_t block);
 /* Do the blocks of two well-formed products meet? */
