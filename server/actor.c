@@ -125,6 +125,7 @@ static bool decide(struct turn *turn, struct spb_call *call, int64_t now_ns)
     }
     spb_status status = call->kind->decide(call, turn->group, &err);
     if (spb_is_ok(status)) {
+        call->kind->reply(call);
         keep(turn, call);
         return true;
     }
@@ -209,7 +210,8 @@ static void answer_all(struct turn *turn, bool good, const struct spb_error *err
     for (call = turn->decided; call != NULL; call = next) {
         next = call->next;
         if (good) {
-            call->kind->done(call);
+            if (call->kind->done != NULL)
+                call->kind->done(call);
         } else {
             spb_call_set_error(call, err);
             if (call->kind->failed != NULL)

@@ -29,11 +29,13 @@ struct spb_call;
 struct spb_op_kind {
     /* Decides the change into the group. */
     spb_status (*decide)(struct spb_call *call, struct spb_group *group, struct spb_error *err);
-    /* The change is durable and visible: sets the reply. */
+    /* It is decided: sets the reply, which is recorded before anything is written. */
+    void (*reply)(struct spb_call *call);
+    /* The change is durable and visible. May be NULL. */
     void (*done)(struct spb_call *call);
     /* It was refused, or failed; the error is set. May be NULL. */
     void (*failed)(struct spb_call *call);
-    /* Instead of these three: runs with the image to itself, sets the answer; looks at the deadline
+    /* Instead of these four: runs with the image to itself, sets the answer; looks at the deadline
      * itself. False: queue it again, at the end. */
     bool (*alone)(struct spb_call *call);
     /* Instead of all: the handler is run anew, between groups. */

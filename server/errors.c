@@ -50,6 +50,9 @@ static const int32_t rpc_codes[] = {
     [PB_REASON(WRONG_STATE)] = 9,      [PB_REASON(CORRUPT_DATA)] = 15,
     [PB_REASON(IO_ERROR)] = 13,        [PB_REASON(DRAINING)] = 14,
     [PB_REASON(DEADLINE)] = 4,         [PB_REASON(INTERNAL)] = 13,
+    [PB_REASON(STILL_RUNNING)] = 10,   [PB_REASON(OUTCOME_UNKNOWN)] = 13,
+    [PB_REASON(REQUEST_MISMATCH)] = 3, [PB_REASON(IMAGE_QUARANTINED)] = 9,
+    [PB_REASON(CANCELLED)] = 1,
 };
 
 PB_ErrorReason spb_reason_of(enum spb_code code)

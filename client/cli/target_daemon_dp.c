@@ -144,7 +144,8 @@ static spb_status finish_upload(struct daemon_target *self, struct upload *uploa
     request.crc32c = crc;
     SPB_TRY(cli_daemon_call(&self->daemon, &method, &request.base, &reply, err));
     const Spaceblock__V1__FinishUploadResponse *answer = (const void *)reply;
-    if (answer->product == NULL)
+    if (answer->result_case != SPACEBLOCK__V1__FINISH_UPLOAD_RESPONSE__RESULT_PRODUCT ||
+        answer->product == NULL)
         return cli_answer_lacks(&method, "product", err);
     return cli_from_product(answer->product, product, err);
 }

@@ -97,7 +97,7 @@ static spb_status decide_append(struct spb_call *call, struct spb_group *group,
                                    err);
 }
 
-static void append_done(struct spb_call *call)
+static void append_reply(struct spb_call *call)
 {
     const PB_AppendEventsRequest *request = (const void *)call->request;
     const struct append *append = call->state;
@@ -110,7 +110,7 @@ static void append_done(struct spb_call *call)
 
 void spb_events_append(struct spb_call *call)
 {
-    static const struct spb_op_kind kind = {.decide = decide_append, .done = append_done};
+    static const struct spb_op_kind kind = {.decide = decide_append, .reply = append_reply};
     const PB_AppendEventsRequest *request = (const void *)call->request;
     struct append *append = spb_call_alloc(call, sizeof(*append));
     struct spb_event *events = spb_call_alloc(call, request->n_events * sizeof(*events));

@@ -50,7 +50,7 @@ static spb_status decide_put(struct spb_call *call, struct spb_group *group, str
     return spb_group_put_param(group, &put, call->state, err);
 }
 
-static void put_done(struct spb_call *call)
+static void put_reply(struct spb_call *call)
 {
     PB_PutParamResponse reply = SPACEBLOCK__V1__PUT_PARAM_RESPONSE__INIT;
     const uint16_t *generation = call->state;
@@ -61,7 +61,7 @@ static void put_done(struct spb_call *call)
 
 void spb_params_put(struct spb_call *call)
 {
-    static const struct spb_op_kind kind = {.decide = decide_put, .done = put_done};
+    static const struct spb_op_kind kind = {.decide = decide_put, .reply = put_reply};
 
     call->state = spb_call_alloc(call, sizeof(uint16_t));
     if (call->state == NULL)
@@ -136,7 +136,7 @@ static spb_status decide_batch(struct spb_call *call, struct spb_group *group,
     return spb_group_put_params(group, batch->puts, batch->count, batch->generations, err);
 }
 
-static void batch_done(struct spb_call *call)
+static void batch_reply(struct spb_call *call)
 {
     PB_BatchPutParamsResponse reply = SPACEBLOCK__V1__BATCH_PUT_PARAMS_RESPONSE__INIT;
     const struct batch *batch = call->state;
@@ -151,7 +151,7 @@ static void batch_done(struct spb_call *call)
 
 void spb_params_batch_put(struct spb_call *call)
 {
-    static const struct spb_op_kind kind = {.decide = decide_batch, .done = batch_done};
+    static const struct spb_op_kind kind = {.decide = decide_batch, .reply = batch_reply};
     const PB_BatchPutParamsRequest *request = (const void *)call->request;
     struct batch *batch = spb_call_alloc(call, sizeof(*batch));
 
@@ -199,7 +199,7 @@ static spb_status decide_delete(struct spb_call *call, struct spb_group *group,
     return spb_group_delete_param(group, request->id, expected, err);
 }
 
-static void delete_done(struct spb_call *call)
+static void delete_reply(struct spb_call *call)
 {
     PB_DeleteParamResponse reply = SPACEBLOCK__V1__DELETE_PARAM_RESPONSE__INIT;
 
@@ -208,7 +208,7 @@ static void delete_done(struct spb_call *call)
 
 void spb_params_delete(struct spb_call *call)
 {
-    static const struct spb_op_kind kind = {.decide = decide_delete, .done = delete_done};
+    static const struct spb_op_kind kind = {.decide = decide_delete, .reply = delete_reply};
 
     spb_actor_queue(call, &kind);
 }

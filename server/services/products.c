@@ -373,7 +373,7 @@ static spb_status decide_delete(struct spb_call *call, struct spb_group *group,
     return spb_group_delete_product(group, request->name.data, request->name.len, err);
 }
 
-static void delete_done(struct spb_call *call)
+static void delete_reply(struct spb_call *call)
 {
     PB_DeleteProductResponse reply = SPACEBLOCK__V1__DELETE_PRODUCT_RESPONSE__INIT;
 
@@ -382,7 +382,7 @@ static void delete_done(struct spb_call *call)
 
 void spb_products_delete(struct spb_call *call)
 {
-    static const struct spb_op_kind kind = {.decide = decide_delete, .done = delete_done};
+    static const struct spb_op_kind kind = {.decide = decide_delete, .reply = delete_reply};
 
     spb_actor_queue(call, &kind);
 }

@@ -392,7 +392,7 @@ static spb_status decide_publish(struct spb_call *call, struct spb_group *group,
                                      upload->replace, call->state, err);
 }
 
-static void publish_done(struct spb_call *call)
+static void publish_reply(struct spb_call *call)
 {
     PB_FinishUploadResponse reply = SPACEBLOCK__V1__FINISH_UPLOAD_RESPONSE__INIT;
     struct spb_product *product = call->state;
@@ -400,8 +400,13 @@ static void publish_done(struct spb_call *call)
     PB_Product shown;
 
     spb_product_show(product, identity, &shown);
+    reply.result_case = SPACEBLOCK__V1__FINISH_UPLOAD_RESPONSE__RESULT_PRODUCT;
     reply.product = &shown;
     spb_call_set_reply(call, &reply.base);
+}
+
+static void publish_done(struct spb_call *call)
+{
     spb_upload_end(call->upload);
 }
 
@@ -416,8 +421,10 @@ static void publish_failed(struct spb_call *call)
 
 static void run_finish(struct spb_task *task)
 {
-    static const struct spb_op_kind kind = {
-        .decide = decide_publish, .done = publish_done, .failed = publish_failed};
+    static const struct spb_op_kind kind = {.decide = decide_publish,
+                                            .reply = publish_reply,
+                                            .done = publish_done,
+                                            .failed = publish_failed};
     struct spb_call *call = spb_call_of_task(task);
     struct spb_upload *upload = call->upload;
 

@@ -1,0 +1,97 @@
+/*
+ * Rows that outlive the daemon beside the audit, in the same database: the registry of images, the
+ * uploads that can resume, and artifacts. Durable when a call returns; all block. Any thread but
+ * the loop's.
+ */
+#ifndef SPB_SERVER_AUDIT_TABLES_H
+#define SPB_SERVER_AUDIT_TABLES_H
+
+#include "audit/audit.h"
+
+/* ---- Images ------------------------------------------------------------------------------- */
+
+#define SPB_ROW_UUID_SIZE 16u
+#define SPB_ROW_INCARNATION_SIZE 8u
+
+struct spb_image_row {
+    int64_t id; /* 0: not in the table yet */
+    uint16_t tenant;
+    char name[SPB_AUDIT_NAME_SIZE];
+    uint8_t uuid[SPB_ROW_UUID_SIZE];
+    uint32_t sector_size, total_blocks; /* 0: never known */
+    uint8_t incarnation[SPB_ROW_INCARNATION_SIZE];
+    uint32_t event_pointer; /* the highest that is known to have been durable */
+    uint64_t group_number;  /* of the newest group; read only */
+};
+
+SPB_MUST_USE spb_status spb_rows_images(struct spb_audit *audit,
+                                        void (*take)(void *user, const struct spb_image_row *row),
+                                        void *user, struct spb_error *err);
+/* Inserts (id 0, which is set) or updates. SPB_EXISTS where another has tenant and name. */
+SPB_MUST_USE spb_status spb_rows_put_image(struct spb_audit *audit, struct spb_image_row *row,
+                                           struct spb_error *err);
+/* Its audit records stay. */
+SPB_MUST_USE spb_status spb_rows_remove_image(struct spb_audit *audit, int64_t id,
+                                              struct spb_error *err);
+
+/* ---- Uploads ------------------------------------------------------------------------------ */
+
+enum spb_upload_kind { SPB_UPLOAD_PRODUCT = 1, SPB_UPLOAD_IMAGE = 2, SPB_UPLOAD_ARTIFACT = 3 };
+
+struct spb_upload_row {
+    uint8_t id[16];
+    enum spb_upload_kind kind;
+    uint32_t owner_kind; /* enum spb_principal_kind */
+    uint16_t owner_tenant;
+    char owner[SPB_AUDIT_PRINCIPAL_SIZE];
+    uint16_t tenant;                 /* of the target */
+    char image[SPB_AUDIT_NAME_SIZE]; /* of a product, or the one to be made; else empty */
+    uint8_t name[64];                /* of the product; the artifact's label */
+    size_t name_len;
+    uint16_t product_class;
+    uint8_t priority;
+    bool replace;
+    bool new_identity;
+    uint32_t sector_size;
+    uint8_t sha256[32];
+    uint64_t size;
+    uint32_t block_offset, block_count; /* a product's extent */
+    uint64_t durable_offset;
+    uint32_t durable_crc;        /* CRC-32C of the bytes before it */
+    int64_t created_us, used_us; /* UNIX */
+};
+
+SPB_MUST_USE spb_status spb_rows_uploads(struct spb_audit *audit,
+                                         void (*take)(void *user, const struct spb_upload_row *row),
+                                         void *user, struct spb_error *err);
+/* Inserts or replaces. */
+SPB_MUST_USE spb_status spb_rows_put_upload(struct spb_audit *audit,
+                                            const struct spb_upload_row *row,
+                                            struct spb_error *err);
+SPB_MUST_USE spb_status spb_rows_remove_upload(struct spb_audit *audit, const uint8_t id[16],
+                                               struct spb_error *err);
+
+/* ---- Artifacts ---------------------------------------------------------------------------- */
+
+struct spb_artifact_row {
+    uint16_t tenant;
+    uint8_t sha256[32];
+    uint8_t name[64];
+    size_t name_len;
+    uint64_t size;
+    int64_t created_us;
+};
+
+SPB_MUST_USE spb_status spb_rows_put_artifact(struct spb_audit *audit,
+                                              const struct spb_artifact_row *row,
+                                              struct spb_error *err);
+SPB_MUST_USE spb_status spb_rows_remove_artifact(struct spb_audit *audit, uint16_t tenant,
+                                                 const uint8_t sha256[32], struct spb_error *err);
+/* By SHA-256, after the given one (NULL: from the start); tenant -1: all. */
+SPB_MUST_USE spb_status spb_rows_artifacts(struct spb_audit *audit, int32_t tenant,
+                                           const uint8_t *after_sha256, uint32_t limit,
+                                           void (*take)(void *user,
+                                                        const struct spb_artifact_row *row),
+                                           void *user, struct spb_error *err);
+
+#endif
