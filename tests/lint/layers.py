@@ -23,6 +23,7 @@ LAYERS = {
     "client/cli/": (["lib/base/", PUBLIC, "client/include/", "client/cli/"],
                     ["protobuf-c", "jansson"]),
     "server/": (["lib/base/", "lib/ttrpc/", PUBLIC, "server/"], ["protobuf-c"]),
+    "deploy/guest/init/": (["lib/base/", PUBLIC, "deploy/guest/init/"], []),
     "tests/": ([""], ["*"]),
 }
 # The library's client and the CLI are two: the former does not know the latter.
