@@ -1,0 +1,303 @@
+/* What the supervisor and launch share of QEMU: command line, QMP without I/O, endings. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "base/status.h"
+#include "supervisor/machine/command.h"
+#include "supervisor/machine/ending.h"
+#include "supervisor/machine/qmp.h"
+
+#define GREETING "{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r\n"
+#define AGREED "{\"return\": {}, \"id\": 1}\r\n"
+
+/* ---- Command line ------------------------------------------------------------------------- */
+
+static struct spb_machine machine_of(const char *path)
+{
+    return (struct spb_machine){
+        .program = "qemu-system-x86_64",
+        .name = "a,b",
+        .memory_mib = 96,
+        .cpus = 1,
+        .kernel = "/k",
+        .initrd = "/i",
+        .append = "x=1,y=2",
+        .disks = {{.path = path}},
+        .disk_count = 1,
+        .console = {.fd = 5},
+        .monitor = {.path = "/run/q,1"},
+    };
+}
+
+static bool has_word(char **argv, const char *word)
+{
+    for (; *argv != NULL; argv++) {
+        if (strcmp(*argv, word) == 0)
+            return true;
+    }
+    return false;
+}
+
+Test(machine, values_are_escaped_and_stay_values)
+{
+    struct spb_machine machine = machine_of("/d/a,readonly=on.img");
+    char **argv = NULL;
+
+    cr_assert(spb_is_ok(spb_machine_command(&machine, &argv, NULL)));
+    cr_expect_str_eq(argv[0], "qemu-system-x86_64");
+    cr_expect(
+        has_word(argv, "driver=file,node-name=f0,filename=/d/a,,readonly=on.img,discard=unmap"));
+    cr_expect(has_word(argv, "guest=a,,b,debug-threads=on"));
+    cr_expect(has_word(argv, "console=ttyS0 panic=-1 x=1,y=2"));
+    cr_expect(has_word(argv, "socket,id=con,fd=5"));
+    cr_expect(has_word(argv, "socket,id=qmp,path=/run/q,,1,server=on,wait=off"));
+    cr_expect(has_word(argv, "-S"));
+    cr_expect(has_word(argv, "reboot=shutdown,shutdown=poweroff,panic=shutdown"));
+    free(argv);
+    machine.pauses_at_end = true;
+    cr_assert(spb_is_ok(spb_machine_command(&machine, &argv, NULL)));
+    cr_expect(has_word(argv, "reboot=shutdown,shutdown=pause,panic=pause"));
+    free(argv);
+}
+
+static void expect_refused(const struct spb_machine *machine, const char *words)
+{
+    char **argv = NULL;
+    struct spb_error err;
+
+    cr_expect_eq(spb_machine_command(machine, &argv, &err).code, SPB_INVALID);
+    cr_expect_not_null(strstr(err.text, words), "%s", err.text);
+    cr_expect_null(argv);
+}
+
+Test(machine, what_cannot_be_said_is_refused)
+{
+    char path[200];
+    struct spb_machine machine = machine_of("/d/a");
+
+    memset(path, 'x', sizeof(path) - 1);
+    path[sizeof(path) - 1] = '\0';
+    machine.monitor.path = path;
+    expect_refused(&machine, "monitor's socket");
+    machine = machine_of("/d/a\nb");
+    expect_refused(&machine, "control character");
+    machine = machine_of("/d/a");
+    machine.memory_mib = 1;
+    expect_refused(&machine, "memory in MiB: found 1");
+    machine = machine_of("/d/a");
+    machine.disks[0].serial = "a,b";
+    expect_refused(&machine, "serial");
+    machine = machine_of("");
+    expect_refused(&machine, "disk's path");
+}
+
+/* ---- QMP ---------------------------------------------------------------------------------- */
+
+struct seen {
+    unsigned ready, broken, events, answers, failures;
+    char event[64];
+    double seconds;
+    struct spb_error why;
+};
+
+static void on_ready(void *user)
+{
+    ((struct seen *)user)->ready++;
+}
+
+static void on_event(void *user, const char *name, const json_t *data, double seconds)
+{
+    struct seen *seen = user;
+
+    cr_expect(json_is_object(data));
+    seen->events++;
+    seen->seconds = seconds;
+    snprintf(seen->event, sizeof(seen->event), "%s", name);
+}
+
+static void on_broken(void *user, const struct spb_error *why)
+{
+    struct seen *seen = user;
+
+    seen->broken++;
+    seen->why = *why;
+}
+
+static void on_done(void *user, const json_t *result, const struct spb_error *error)
+{
+    struct seen *seen = user;
+
+    cr_expect_eq(result == NULL, error != NULL);
+    if (result != NULL) {
+        seen->answers++;
+    } else {
+        seen->failures++;
+        seen->why = *error;
+    }
+}
+
+static void begin(struct spb_qmp *qmp, struct seen *seen)
+{
+    struct spb_qmp_hooks hooks = {
+        .ready = on_ready, .event = on_event, .broken = on_broken, .user = seen};
+
+    *seen = (struct seen){0};
+    spb_qmp_init(qmp, &hooks);
+}
+
+static void feed(struct spb_qmp *qmp, const char *text)
+{
+    spb_qmp_feed(qmp, text, strlen(text));
+}
+
+static void expect_output(struct spb_qmp *qmp, const char *text)
+{
+    size_t size = 0;
+    const char *output = spb_qmp_output(qmp, &size);
+
+    cr_assert_eq(size, strlen(text), "%.*s", (int)size, output);
+    cr_expect_eq(memcmp(output, text, size), 0, "%.*s", (int)size, output);
+    spb_qmp_sent(qmp, size);
+}
+
+static void make_ready(struct spb_qmp *qmp, struct seen *seen)
+{
+    begin(qmp, seen);
+    feed(qmp, GREETING);
+    expect_output(qmp, "{\"execute\":\"qmp_capabilities\",\"id\":1}\n");
+    feed(qmp, AGREED);
+    cr_assert_eq(seen->ready, 1);
+}
+
+Test(qmp, negotiates_runs_commands_and_tells_events)
+{
+    struct spb_qmp qmp;
+    struct seen seen;
+
+    make_ready(&qmp, &seen);
+    cr_assert(spb_is_ok(spb_qmp_execute(&qmp, "cont", NULL, on_done, &seen, NULL)));
+    expect_output(&qmp, "{\"execute\":\"cont\",\"id\":2}\n");
+    feed(&qmp, "{\"timestamp\": {\"seconds\": 7, \"microseconds\": 500000}, \"event\": \"RESUME\"}"
+               "\r\n{\"return\": {}, \"id\": 2}\r\n");
+    cr_expect_eq(seen.events, 1);
+    cr_expect_str_eq(seen.event, "RESUME");
+    cr_expect_float_eq(seen.seconds, 7.5, 1e-9);
+    cr_expect_eq(seen.answers, 1);
+    cr_assert(spb_is_ok(spb_qmp_execute(&qmp, "stop", NULL, on_done, &seen, NULL)));
+    feed(&qmp, "{\"id\": 3, \"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n");
+    cr_expect_eq(seen.failures, 1);
+    cr_expect_eq(seen.why.code, SPB_REMOTE);
+    cr_expect_not_null(strstr(seen.why.text, "GenericError: no"), "%s", seen.why.text);
+    cr_expect_eq(qmp.state, SPB_QMP_READY);
+    spb_qmp_done_all(&qmp);
+}
+
+Test(qmp, takes_every_cut_of_its_bytes)
+{
+    static const char text[] = GREETING AGREED "{\"event\": \"STOP\"}\n";
+    struct spb_qmp qmp;
+    struct seen seen;
+
+    for (size_t cut = 0; cut < sizeof(text); cut++) {
+        begin(&qmp, &seen);
+        spb_qmp_feed(&qmp, text, cut);
+        spb_qmp_feed(&qmp, text + cut, sizeof(text) - 1 - cut);
+        cr_expect_eq(seen.ready, 1, "cut at %zu", cut);
+        cr_expect_eq(seen.events, 1, "cut at %zu", cut);
+        spb_qmp_done_all(&qmp);
+    }
+}
+
+Test(qmp, breaks_once_on_what_is_no_qmp)
+{
+    static const char *const bad[] = {
+        "hello\n",
+        "[1]\n",
+        "{\"event\": \"STOP\"}\n", /* before the greeting */
+        GREETING "{\"return\": {}, \"id\": 9}\n",
+        GREETING "{\"return\": {}}\n",
+        GREETING AGREED GREETING,
+        GREETING AGREED "{}\n",
+        GREETING AGREED "{\"return\": {}, \"id\": 1}\n",
+        GREETING "{\"error\": {\"class\": \"x\", \"desc\": \"y\"}, \"id\": 1}\n",
+        GREETING AGREED "{\"event\": \"\xff\"}\n",
+    };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct spb_qmp qmp;
+        struct seen seen;
+
+        begin(&qmp, &seen);
+        feed(&qmp, bad[i]);
+        feed(&qmp, GREETING);
+        cr_expect_eq(seen.broken, 1, "%zu", i);
+        cr_expect_eq(qmp.state, SPB_QMP_BROKEN, "%zu", i);
+        cr_expect_eq(spb_qmp_execute(&qmp, "cont", NULL, on_done, &seen, NULL).code, seen.why.code,
+                     "%zu", i);
+        spb_qmp_done_all(&qmp);
+    }
+}
+
+Test(qmp, a_line_without_end_is_bounded)
+{
+    struct spb_qmp qmp;
+    struct seen seen;
+    static char piece[65536];
+
+    memset(piece, ' ', sizeof(piece));
+    make_ready(&qmp, &seen);
+    for (unsigned i = 0; i < 64 && seen.broken == 0; i++)
+        spb_qmp_feed(&qmp, piece, sizeof(piece));
+    cr_expect_eq(seen.broken, 1);
+    cr_expect_leq(qmp.line_room, SPB_QMP_LINE_MAX);
+    spb_qmp_done_all(&qmp);
+}
+
+Test(qmp, commands_end_once_when_the_session_does)
+{
+    struct spb_qmp qmp;
+    struct seen seen;
+    unsigned started = 0;
+
+    make_ready(&qmp, &seen);
+    while (spb_is_ok(spb_qmp_execute(&qmp, "query-status", NULL, on_done, &seen, NULL)))
+        started++;
+    cr_expect_eq(started, SPB_QMP_COMMANDS_MAX);
+    spb_qmp_done_all(&qmp);
+    cr_expect_eq(seen.failures, SPB_QMP_COMMANDS_MAX);
+    cr_expect_eq(seen.broken, 0);
+    cr_expect_eq(seen.why.code, SPB_UNREACHABLE);
+}
+
+/* ---- Endings ------------------------------------------------------------------------------ */
+
+static enum spb_ending ending_of(const char *event, const char *reason, int wait_status)
+{
+    enum spb_ending ending = SPB_ENDING_NONE;
+    json_t *data = reason == NULL ? json_object() : json_pack("{s:s}", "reason", reason);
+
+    spb_ending_take_event(&ending, event, data);
+    spb_ending_take_exit(&ending, wait_status);
+    json_decref(data);
+    return ending;
+}
+
+Test(ending, follows_events_before_the_exit_code)
+{
+    enum spb_ending ending = SPB_ENDING_NONE;
+
+    cr_expect_eq(ending_of("SHUTDOWN", "guest-shutdown", 0), SPB_ENDING_POWEROFF);
+    cr_expect_eq(ending_of("SHUTDOWN", "guest-reset", 0), SPB_ENDING_REBOOT);
+    cr_expect_eq(ending_of("SHUTDOWN", "host-qmp-quit", 0), SPB_ENDING_STOPPED);
+    cr_expect_eq(ending_of("SHUTDOWN", "host-error", 0), SPB_ENDING_CRASHED);
+    cr_expect_eq(ending_of("GUEST_PANICKED", NULL, 0), SPB_ENDING_PANIC);
+    cr_expect_eq(ending_of("RESUME", NULL, 0), SPB_ENDING_STOPPED);
+    cr_expect_eq(ending_of("RESUME", NULL, 9), SPB_ENDING_CRASHED);
+    cr_expect_eq(ending_of("RESUME", NULL, 1 << 8), SPB_ENDING_CRASHED);
+    spb_ending_take_status(&ending, "running");
+    cr_expect_eq(ending, SPB_ENDING_NONE);
+    spb_ending_take_status(&ending, "shutdown");
+    cr_expect_eq(ending, SPB_ENDING_POWEROFF);
+    spb_ending_take_status(&ending, "guest-panicked");
+    cr_expect_eq(ending, SPB_ENDING_PANIC);
+}
