@@ -22,6 +22,10 @@ enum cli_exit {
     CLI_EXIT_UNREACHABLE = 3,
     CLI_EXIT_NOT_FOUND = 4,
     CLI_EXIT_CORRUPT = 5,
+    CLI_EXIT_PANIC = 6, /* launch: how the guest ended, this and below */
+    CLI_EXIT_REBOOT = 7,
+    CLI_EXIT_STOPPED = 8,
+    CLI_EXIT_QEMU = 9,
 };
 
 /* What a command works on. */
@@ -93,6 +97,7 @@ static inline const char *cli_text_of(const struct cli *cli, enum cli_option_id 
 
 /* Commands, one file a family. */
 int cli_run_init(struct cli *cli);
+int cli_run_launch(struct cli *cli);
 int cli_run_inspect(struct cli *cli);
 int cli_run_check(struct cli *cli);
 int cli_run_defrag(struct cli *cli);

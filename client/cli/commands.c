@@ -27,6 +27,19 @@ const struct cli_command cli_commands[] = {
      .details = "The file appears under its name when it is complete and durable. (image create "
                 "makes an image that the daemon serves.)",
      .example = "  spaceblock init --file demo.img --blocks 4096", .run = cli_run_init},
+    {COMMON, .name = "launch", .subject = CLI_ON_NOTHING, .writes = true,
+     .options = B(CLI_OPT_FILE) | B(CLI_OPT_BLOCKS) | B(CLI_OPT_SECTOR_SIZE) | B(CLI_OPT_KERNEL) |
+                B(CLI_OPT_INITRD) | B(CLI_OPT_APPEND) | B(CLI_OPT_MEMORY) | B(CLI_OPT_ACCEL) |
+                B(CLI_OPT_QEMU),
+     .required = B(CLI_OPT_FILE) | B(CLI_OPT_KERNEL) | B(CLI_OPT_INITRD),
+     .summary = "boot a virtual machine on an image file, its console on the terminal",
+     .details = "A file that is absent is made, of 4096 blocks unless --blocks says otherwise. The "
+                "guest's disk is /dev/vda. Ctrl-A X or SIGINT ends it. Afterwards the image is "
+                "checked. Exits 0 when the guest powered off, 6 when it panicked, 7 when it asked "
+                "for a reboot, 8 when you ended it, 9 when QEMU failed, and 5, however it ended, "
+                "when the check found something.",
+     .example = "  spaceblock launch --file demo.img --kernel vmlinuz --initrd initrd.img",
+     .run = cli_run_launch},
     {COMMON, .name = "inspect", .subject = CLI_ON_TARGET, .options = B(CLI_OPT_DATA),
      .summary = "show what an image holds",
      .details = "A summary, then parameters, events and data products. Reads all data.",

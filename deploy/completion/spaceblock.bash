@@ -45,6 +45,7 @@ _spaceblock()
     local target="--file --sector-size --image $daemon"
     case "${words[0]-} ${words[1]-}" in
         'init '*) options='--file --blocks --sector-size --tenant-id --uuid --epoch --force --json --help' ;;
+        'launch '*) options='--file --kernel --initrd --blocks --sector-size --append --memory --accel --qemu --json --help' ;;
         'inspect '*) options="$target --data" ;;
         'check '*) options="$target --repair" ;;
         'defrag '*) options=$target ;;
@@ -69,7 +70,7 @@ _spaceblock()
 
     case ${#words[@]} in
         0)  COMPREPLY=($(compgen -W \
-                'init inspect check defrag image param event dp server help' -- "$cur")) ;;
+                'init launch inspect check defrag image param event dp server help' -- "$cur")) ;;
         1)  case ${words[0]} in
                 image) word='create list show check delete reopen' ;;
                 param) word='put get list history delete' ;;
