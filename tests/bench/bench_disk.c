@@ -1,9 +1,10 @@
 /*
  * What the disk under a directory can do for one writer: aligned writes of one sector at random
- * places of a file that is allocated and written beforehand, each followed by fdatasync. Prints
- * rate and latencies as a line of JSON; the file is removed.
+ * places of a file that is allocated and written beforehand, each followed by fdatasync; with
+ * --writes N, so many of these in a row count as one. Prints rate and latencies as a line of JSON;
+ * the file is removed.
  *
- *   bench_disk --dir D [--seconds S] [--mib N]
+ *   bench_disk --dir D [--seconds S] [--mib N] [--writes N]
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,22 +37,30 @@ static uint64_t next_random(uint64_t *state)
     return *state;
 }
 
-static void run_load(struct bench_run *run, int fd, uint64_t sectors, double seconds)
+static bool write_one(int fd, uint64_t sectors, uint64_t *state)
 {
     uint8_t sector[SECTOR];
+    uint64_t at = next_random(state) % sectors * SECTOR;
+
+    memset(sector, 's', sizeof sector);
+    memcpy(sector, state, sizeof *state);
+    return pwrite(fd, sector, sizeof sector, (off_t)at) == (ssize_t)sizeof sector &&
+           fdatasync(fd) == 0;
+}
+
+static void run_load(struct bench_run *run, int fd, uint64_t sectors, unsigned writes,
+                     double seconds)
+{
     uint64_t state = UINT64_C(0x9e3779b97f4a7c15);
     uint64_t started_ns;
 
-    memset(sector, 's', sizeof sector);
     bench_run_start(run, seconds);
     while (!bench_run_is_over(run, started_ns = bench_now_ns())) {
-        uint64_t at = next_random(&state) % sectors * SECTOR;
-
-        memcpy(sector, &state, sizeof state);
-        if (pwrite(fd, sector, sizeof sector, (off_t)at) != (ssize_t)sizeof sector ||
-            fdatasync(fd) != 0) {
-            bench_run_fail(run, "writing at %llu: %s", (unsigned long long)at, strerror(errno));
-            return;
+        for (unsigned i = 0; i < writes; i++) {
+            if (!write_one(fd, sectors, &state)) {
+                bench_run_fail(run, "writing a sector: %s", strerror(errno));
+                return;
+            }
         }
         bench_run_note(run, started_ns, bench_now_ns());
     }
@@ -63,6 +72,7 @@ int main(int argc, char **argv)
     const char *dir = bench_option(argc, argv, "--dir", ".");
     double seconds = bench_number(argc, argv, "--seconds", 1, 0.01, 3600);
     uint64_t size = (uint64_t)bench_number(argc, argv, "--mib", 16, 1, 65536) << 20;
+    unsigned writes = (unsigned)bench_number(argc, argv, "--writes", 1, 1, 1000);
     char path[4096];
     int fd;
 
@@ -74,7 +84,7 @@ int main(int argc, char **argv)
                       (unsigned long long)size, dir, strerror(errno));
         return 1;
     }
-    run_load(&run, fd, size / SECTOR, seconds);
+    run_load(&run, fd, size / SECTOR, writes, seconds);
     (void)close(fd);
     return bench_run_report(&run);
 }

@@ -3,13 +3,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/random.h>
 
 #include "base/status.h"
 #include "spaceblock/v1/events.pb-c.h"
 #include "spaceblock/v1/params.pb-c.h"
 
-/* Before a payload leaves, the first group becomes the process's and the last one the call's. */
+/* Before a payload leaves, the first group becomes the ring's salt and the last one the call's. */
 static const char id_pattern[] = "00000000-5f0a-4000-8000-000000000000";
 
 #define ID_LENGTH (sizeof id_pattern - 1u)
@@ -95,6 +95,8 @@ spb_status bench_requests_init(struct bench_requests *requests, const char *op, 
     ProtobufCBinaryData bytes = {value_size, value};
 
     memset(requests, 0, sizeof *requests);
+    if (getrandom(&requests->salt, sizeof requests->salt, 0) != (ssize_t)sizeof requests->salt)
+        return spb_fail(err, SPB_UNSUPPORTED, "drawing a salt for request ids");
     if (value_size > sizeof value || strlen(image) >= sizeof name)
         return spb_fail(err, SPB_INVALID, "value of %zu bytes or image \"%s\" is too long",
                         value_size, image);
@@ -135,7 +137,7 @@ const struct bench_payload *bench_requests_next(struct bench_requests *requests)
 
     requests->sent++;
     if (payload->id_at > 0) {
-        hex(id + 8, (uint64_t)getpid(), 8);
+        hex(id + 8, requests->salt, 8);
         hex(id + ID_LENGTH, requests->sent, 12);
     }
     return payload;

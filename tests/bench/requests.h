@@ -24,6 +24,7 @@ struct bench_requests {
     const char *service, *method; /* static */
     struct bench_payload ring[BENCH_IDS];
     uint64_t sent;
+    uint32_t salt; /* of the request_ids: two rings of a process do not share any */
 };
 
 /* Packs what op ("put", "get" or "append") sends to the image, with values of value_size bytes.
