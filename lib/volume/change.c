@@ -1,6 +1,7 @@
 /* Coding of the statement of a change. Pure functions of bytes. */
 #include "volume/change.h"
 
+#include "base/crc32c.h"
 #include "base/status.h"
 
 #define STATEMENT_HEAD 5u /* kind and size */
@@ -186,4 +187,22 @@ bool spb_change_read(struct spb_reader *r, struct spb_change *change)
     struct spb_reader in = spb_reader_over(body, size);
     change->kind = (enum spb_change_kind)kind;
     return read_body(&in, kind, change) && !in.failed && spb_reader_left(&in) == 0;
+}
+
+bool spb_changes_open(const uint8_t *bytes, size_t size, struct spb_reader *r, uint32_t *count)
+{
+    struct spb_reader crc = spb_reader_over(bytes, size);
+
+    if (size < 14)
+        return false;
+    (void)spb_read_view(&crc, size - 4);
+    if (spb_read_be32(&crc) != spb_crc32c(0, bytes, size - 4))
+        return false;
+    *r = spb_reader_over(bytes, size - 4);
+    uint32_t magic = spb_read_be32(r);
+    uint16_t version = spb_read_be16(r);
+    *count = spb_read_be32(r);
+    /* A statement has six bytes at least: no count can ask for more memory than was given. */
+    return magic == SPB_CHANGES_MAGIC && version == SPB_CHANGES_VERSION &&
+           *count <= spb_reader_left(r) / 6;
 }

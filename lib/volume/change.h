@@ -69,5 +69,12 @@ void spb_change_write(struct spb_writer *w, const struct spb_change *change);
 /* The next statement; false where the bytes are none. Borrowed parts point into the reader's bytes.
  */
 bool spb_change_read(struct spb_reader *r, struct spb_change *change);
+/* Opens a file of statements: checks its head and CRC, and leaves the reader at the first of *count
+ * statements. False where the bytes are none. */
+bool spb_changes_open(const uint8_t *bytes, size_t size, struct spb_reader *r, uint32_t *count);
+
+/* Room for the words of a change's object, such as "product NAME", with a NUL. */
+#define SPB_CHANGE_OBJECT_SIZE 288u
+void spb_change_object(const struct spb_change *change, char object[SPB_CHANGE_OBJECT_SIZE]);
 
 #endif

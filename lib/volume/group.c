@@ -65,12 +65,18 @@ void spb_group_free(struct spb_group *group)
     free(group->edits);
     free(group->bytes);
     free(group->changes);
+    free(group->change_starts);
     free(group->cells);
     free(group->busy);
     free(group->catalog);
     free(group->notes);
     free(group->entry_freed);
     free(group);
+}
+
+size_t spb_group_change_count(const struct spb_group *group)
+{
+    return group->change_count;
 }
 
 bool spb_group_is_empty(const struct spb_group *group)
@@ -195,9 +201,14 @@ spb_status spb_group_state_change(struct spb_group *group, const uint8_t *statem
     if (changes == NULL)
         return spb_fail_memory(err, "deciding a change");
     group->changes = changes;
+    void *starts = grown(group->change_starts, group->change_count, &group->change_starts_room, 1,
+                         sizeof(*group->change_starts));
+    if (starts == NULL)
+        return spb_fail_memory(err, "deciding a change");
+    group->change_starts = starts;
     memcpy(group->changes + group->changes_used, statement, size);
+    group->change_starts[group->change_count++] = group->changes_used;
     group->changes_used += size;
-    group->change_count++;
     return spb_ok();
 }
 

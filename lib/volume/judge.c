@@ -2,11 +2,9 @@
  * Tells from encoded changes and a volume what happened to each: the object that a statement names
  * is looked up and compared with the states before and after. Reads published state only.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/crc32c.h"
 #include "volume/change.h"
 #include "volume/state.h"
 
@@ -237,31 +235,21 @@ static enum spb_verdict judge_cell(const struct spb_volume *volume,
 static void judge_one(const struct spb_volume *volume, const struct spb_change *change,
                       struct spb_judgement *out)
 {
-    static const char *const cells[] = {"", "parameter slot", "event", "catalog entry"};
+    _Static_assert(sizeof(out->object) >= SPB_CHANGE_OBJECT_SIZE, "room for an object");
 
+    spb_change_object(change, out->object);
     switch (change->kind) {
     case SPB_CHANGE_PARAM:
         out->verdict = judge_param(volume, &change->of.param);
-        (void)snprintf(out->object, sizeof(out->object), "param %u", change->of.param.id);
         break;
     case SPB_CHANGE_EVENTS:
         out->verdict = judge_events(volume, &change->of.events);
-        (void)snprintf(out->object, sizeof(out->object), "events %u..%u",
-                       change->of.events.after - change->of.events.count,
-                       change->of.events.after - 1);
         break;
-    case SPB_CHANGE_PRODUCT: {
-        const uint8_t *entry =
-            change->of.product.after != NULL ? change->of.product.after : change->of.product.before;
+    case SPB_CHANGE_PRODUCT:
         out->verdict = judge_product(volume, &change->of.product);
-        (void)snprintf(out->object, sizeof(out->object), "product %.*s", (int)SPB_PRODUCT_NAME_MAX,
-                       (const char *)entry + SPB_ENTRY_NAME_AT);
         break;
-    }
     case SPB_CHANGE_CELL:
         out->verdict = judge_cell(volume, &change->of.cell);
-        (void)snprintf(out->object, sizeof(out->object), "%s %u", cells[change->of.cell.cell],
-                       change->of.cell.index);
         break;
     }
 }
@@ -291,27 +279,6 @@ static spb_status fail_encoding(struct spb_error *err)
     return spb_fail(err, SPB_CORRUPT, "these bytes are not an encoding of changes, or are damaged");
 }
 
-static spb_status open_encoding(const uint8_t *bytes, size_t size, struct spb_reader *r,
-                                uint32_t *count, struct spb_error *err)
-{
-    struct spb_reader crc = spb_reader_over(bytes, size);
-
-    if (size < 14)
-        return fail_encoding(err);
-    (void)spb_read_view(&crc, size - 4);
-    if (spb_read_be32(&crc) != spb_crc32c(0, bytes, size - 4))
-        return fail_encoding(err);
-    *r = spb_reader_over(bytes, size - 4);
-    uint32_t magic = spb_read_be32(r);
-    uint16_t version = spb_read_be16(r);
-    *count = spb_read_be32(r);
-    /* A statement has six bytes at least: no count can ask for more memory than was given. */
-    if (magic != SPB_CHANGES_MAGIC || version != SPB_CHANGES_VERSION ||
-        *count > spb_reader_left(r) / 6)
-        return fail_encoding(err);
-    return spb_ok();
-}
-
 spb_status spb_changes_judge(const uint8_t *bytes, size_t size, const struct spb_volume *volume,
                              struct spb_judgement **judgements, size_t *count,
                              struct spb_error *err)
@@ -319,7 +286,8 @@ spb_status spb_changes_judge(const uint8_t *bytes, size_t size, const struct spb
     struct spb_reader r;
     uint32_t announced = 0;
 
-    SPB_TRY(open_encoding(bytes, size, &r, &announced, err));
+    if (!spb_changes_open(bytes, size, &r, &announced))
+        return fail_encoding(err);
     struct spb_change *changes = calloc((size_t)announced + 1, sizeof(*changes));
     struct spb_judgement *out = calloc((size_t)announced + 1, sizeof(*out));
     spb_status status = spb_ok();

@@ -226,6 +226,8 @@ struct spb_group {
     size_t bytes_used, bytes_room;
     uint8_t *changes; /* encoded statements, one after the other */
     size_t changes_used, changes_room;
+    size_t *change_starts; /* where each begins */
+    size_t change_starts_room;
     uint32_t change_count;
     uint32_t rounds; /* flushes, pointer writes not counted before the seal */
 

@@ -18,12 +18,14 @@
 #define BLOCKS 4096u
 #define VALUE_SIZE 32u
 #define IDS 16u
+#define GROUP_PUTS 16u
 
 struct context {
     char path[4096];
     double seconds;
     struct spb_format_options format;
     struct spb_volume *volume; /* owned; on path, writable */
+    struct spb_group *group;   /* owned; GROUP_PUTS are decided in it, while that is measured */
     uint64_t turns;
 };
 
@@ -83,6 +85,27 @@ static spb_status decide_and_encode(struct context *context, struct spb_error *e
     free(bytes);
     spb_group_free(group);
     return status;
+}
+
+/* What the audit takes of each change of a group: its words, and its share of the encoding. */
+static spb_status describe_change(struct context *context, struct spb_error *err)
+{
+    struct spb_change_texts texts;
+
+    SPB_TRY(spb_group_describe(
+        context->group, context->turns++ % spb_group_change_count(context->group), 1, &texts, err));
+    spb_change_texts_done(&texts);
+    return spb_ok();
+}
+
+static spb_status encode_group(struct context *context, struct spb_error *err)
+{
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+
+    SPB_TRY(spb_group_encode(context->group, &bytes, &size, err));
+    free(bytes);
+    return spb_ok();
 }
 
 static spb_status find_param(struct context *context, struct spb_error *err)
@@ -161,6 +184,21 @@ static spb_status open_context(struct context *context, struct spb_error *err)
     return status;
 }
 
+static spb_status measure_group(struct context *context, struct spb_error *err)
+{
+    SPB_TRY(spb_group_new(context->volume, &context->group, err));
+    for (uint32_t i = 0; i < GROUP_PUTS; i++) {
+        struct spb_param_put put = next_put(context);
+
+        SPB_TRY(spb_group_put_param(context->group, &put, NULL, err));
+    }
+    SPB_TRY(measure(context, "describe_put_ns", describe_change, err));
+    SPB_TRY(measure(context, "encode_16_puts_ns", encode_group, err));
+    spb_group_free(context->group);
+    context->group = NULL;
+    return spb_ok();
+}
+
 static spb_status run(struct context *context, struct spb_error *err)
 {
     SPB_TRY(open_context(context, err));
@@ -169,6 +207,7 @@ static spb_status run(struct context *context, struct spb_error *err)
     SPB_TRY(measure(context, "append_ns", append_durably, err));
     SPB_TRY(measure(context, "decide_put_ns", decide_put, err));
     SPB_TRY(measure(context, "decide_encode_put_ns", decide_and_encode, err));
+    SPB_TRY(measure_group(context, err));
     SPB_TRY(measure(context, "find_param_ns", find_param, err));
     SPB_TRY(measure(context, "crc_mib_ns", crc_of_mib, err));
     spb_volume_close(context->volume);
@@ -192,6 +231,7 @@ int main(int argc, char **argv)
     (void)snprintf(context.path, sizeof context.path, "%s/bench_volume.%ld.img",
                    bench_option(argc, argv, "--dir", "."), (long)getpid());
     status = run(&context, &err);
+    spb_group_free(context.group);
     spb_volume_close(context.volume);
     (void)unlink(context.path);
     if (!spb_is_ok(status))

@@ -113,6 +113,41 @@ SPB_API uint32_t spb_group_rounds(const struct spb_group *group);
 /* ---- The statement of a change ------------------------------------------------------------ */
 
 /*
+ * Changes are numbered from 0 in the order they were decided. One decision (a put, a batch, an
+ * append, a publish...) states one change or several, as one run: a caller that notes the count
+ * before and after a decision that succeeded has its range. A decision that failed states none.
+ */
+
+/* Changes decided so far, counted as spb_changes_judge tells them. */
+SPB_API size_t spb_group_change_count(const struct spb_group *group);
+
+/*
+ * Changes in words, for people: one line for each, without a newline at the end, the i-th lines of
+ * the three belonging together. object is "param 42", "events 10..15", "product NAME", "param slot
+ * 7", "event 12" or "catalog entry 3"; before and after are such as "absent", "generation 6 value
+ * 0x00ff", "pointer 16: 1200 WARN 7 0x00ff; 1201 40 8 0x" (timestamp in seconds since the epoch,
+ * severity, code, payload) or "class 3 priority 1 blocks 12+40 crc 1234abcd". In names whatever is
+ * no plain text is escaped: a backslash as \\, a byte as \xNN.
+ *
+ * The three texts share one piece of memory: spb_change_texts_done frees them all, and none may be
+ * freed alone. It accepts texts that are all NULL.
+ */
+struct spb_change_texts {
+    char *object, *before, *after; /* NUL-terminated UTF-8 */
+};
+SPB_API void spb_change_texts_done(struct spb_change_texts *texts);
+
+/* The changes [first, first + count) of a group; SPB_INVALID where it has not so many. */
+SPB_API SPB_MUST_USE spb_status spb_group_describe(const struct spb_group *group, size_t first,
+                                                   size_t count, struct spb_change_texts *texts,
+                                                   struct spb_error *err);
+/* The same of encoded changes; SPB_CORRUPT where the bytes are not an encoding. */
+SPB_API SPB_MUST_USE spb_status spb_changes_describe(const uint8_t *bytes, size_t size,
+                                                     size_t first, size_t count,
+                                                     struct spb_change_texts *texts,
+                                                     struct spb_error *err);
+
+/*
  * All decided changes of the group, with their states before and after, encoded; *bytes is the
  * caller's, free(). Carries a CRC. Complete enough to tell what happened, and to do it again.
  */
@@ -130,18 +165,43 @@ SPB_API const char *spb_verdict_name(enum spb_verdict verdict);
 
 struct spb_judgement {
     enum spb_verdict verdict;
-    char object[96]; /* such as "param 42", "events 10..15", "product a" */
+    char object[288]; /* as spb_group_describe has it */
 };
 
 /*
  * Tells from encoded changes and an opened volume what happened to each, in the order they were
- * decided; *judgements is the caller's, free(). SPB_CORRUPT where the bytes are not an encoding.
- * Reads published state only.
+ * decided; *judgements is the caller's, free(). A change whose object a later change of the same
+ * encoding took over counts as done where that one's after-state stands. SPB_CORRUPT where the
+ * bytes are not an encoding. Reads published state only.
  */
 SPB_API SPB_MUST_USE spb_status spb_changes_judge(const uint8_t *bytes, size_t size,
                                                   const struct spb_volume *volume,
                                                   struct spb_judgement **judgements, size_t *count,
                                                   struct spb_error *err);
+
+/*
+ * One verdict for the changes of a call: BEFORE where all are before, AFTER where all are after (or
+ * there are none), IN_PART where each is before, after or in part, else UNKNOWN.
+ */
+SPB_API enum spb_verdict spb_judgements_sum(const struct spb_judgement *judgements, size_t count);
+
+/*
+ * Brings the volume to the after-state of the changes [first, first + count) of an encoding, one
+ * call's, of which a crash left only a part: what is there stays, what is missing is made from the
+ * values in the statement, in groups of its own. The actor's; the volume is writable and no group
+ * is open. Blocks. Of changes that are all there, or that were completed before, it does nothing.
+ *
+ * SPB_CHANGED where something else changed one of the objects since (its verdict is UNKNOWN), or
+ * where what is missing cannot be made from the statement (the bytes of a product whose catalog
+ * entry is gone); SPB_FULL where space is wanting; SPB_CORRUPT where the bytes are not an encoding;
+ * SPB_INVALID for a range beyond them. In these cases it has changed nothing. SPB_IO and
+ * SPB_POISONED as for any change: part of it may have happened, and completing may be tried again
+ * after a reopening.
+ */
+SPB_API SPB_MUST_USE spb_status spb_changes_complete(const uint8_t *bytes, size_t size,
+                                                     size_t first, size_t count,
+                                                     struct spb_volume *volume,
+                                                     struct spb_error *err);
 
 /* ---- One change at once ------------------------------------------------------------------- */
 

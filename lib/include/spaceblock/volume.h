@@ -291,6 +291,20 @@ SPB_API SPB_MUST_USE spb_status spb_reservation_new_at(struct spb_volume *volume
                                                        uint32_t block_offset, uint64_t size_bytes,
                                                        struct spb_reservation **reservation,
                                                        struct spb_error *err);
+/*
+ * Exactly these blocks of the area, for the rest of an upload that began before a restart.
+ * SPB_IN_USE where a catalog entry (a corrupt one included) or another reservation touches any of
+ * them; SPB_INVALID outside of the area, or for its block 0. An extent of no blocks is held for a
+ * product of no data.
+ */
+SPB_API SPB_MUST_USE spb_status spb_reservation_new_extent(struct spb_volume *volume,
+                                                           uint32_t block_offset,
+                                                           uint32_t block_count,
+                                                           struct spb_reservation **reservation,
+                                                           struct spb_error *err);
+/* The blocks that are held, the one more of the length rule included. */
+SPB_API void spb_reservation_extent(const struct spb_reservation *reservation,
+                                    uint32_t *block_offset, uint32_t *block_count);
 /* Pins the extent of a product. */
 SPB_API SPB_MUST_USE spb_status spb_reservation_pin(struct spb_volume *volume,
                                                     const struct spb_product *product,
@@ -313,6 +327,25 @@ SPB_API SPB_MUST_USE spb_status spb_product_writer_new(struct spb_volume *volume
 SPB_API SPB_MUST_USE spb_status spb_product_writer_write(struct spb_product_writer *writer,
                                                          const void *data, size_t n,
                                                          struct spb_error *err);
+/*
+ * Makes what was taken so far durable as far as it can, with a flush where there is something new.
+ * *offset gets how many bytes from the start are durable now and *crc their CRC-32C: what a later
+ * spb_product_writer_resume wants. They are whole blocks, at most one block behind what was taken.
+ * SPB_INVALID after finish. A failed flush poisons the volume, as that of a group does; SPB_IO too
+ * where one failed since the reservation was made. Does I/O only, and blocks.
+ */
+SPB_API SPB_MUST_USE spb_status spb_product_writer_sync(struct spb_product_writer *writer,
+                                                        uint64_t *offset, uint32_t *crc,
+                                                        struct spb_error *err);
+/*
+ * A writer that goes on at an offset, in an extent that holds the bytes before it: those are read
+ * again, past the page cache where that can be had, and compared with crc. SPB_CORRUPT where they
+ * differ: the caller begins anew. SPB_INVALID for an offset beyond size_bytes. Does I/O only, and
+ * blocks for the reading.
+ */
+SPB_API SPB_MUST_USE spb_status spb_product_writer_resume(
+    struct spb_volume *volume, struct spb_reservation *reservation, uint64_t size_bytes,
+    uint64_t offset, uint32_t crc, struct spb_product_writer **writer, struct spb_error *err);
 /* Bytes taken so far. */
 SPB_API uint64_t spb_product_writer_offset(const struct spb_product_writer *writer);
 
@@ -377,6 +410,66 @@ SPB_API SPB_MUST_USE spb_status spb_volume_check(struct spb_volume *volume, spb_
                                                  void *user, struct spb_report *report,
                                                  struct spb_error *err);
 SPB_API void spb_report_done(struct spb_report *report);
+
+/*
+ * The check for a volume in service: reads the medium again, past the page cache where that can be
+ * had, in pieces of at most 256 KiB, with progress called between them (a caller that bounds its
+ * rate sleeps there). Any thread, beside the actor and its groups; never blocks them for longer
+ * than a copy of the metadata. Repairs nothing, and notes what became of each product's data, as
+ * check does. A volume of another owner has its metadata not compared.
+ *
+ * Finds what stood there all the while: a sector or product that was replaced, moved or deleted
+ * meanwhile is looked at again as it is now, or left out where it keeps changing. Records are
+ * checked as they stood at the beginning.
+ */
+SPB_API SPB_MUST_USE spb_status spb_volume_scrub(struct spb_volume *volume, spb_progress progress,
+                                                 void *user, struct spb_report *report,
+                                                 struct spb_error *err);
+
+/* ---- Copies ------------------------------------------------------------------------------- */
+
+/* Who an image is; a copy gets another uuid than its original. */
+struct spb_snapshot_identity {
+    uint8_t uuid[SPB_UUID_SIZE];
+    uint16_t tenant_id;
+};
+
+/* A volume's state at one moment, to be copied while the volume goes on. */
+struct spb_snapshot;
+
+/*
+ * Takes the metadata as it is published, and pins the extents of all products: those that are
+ * deleted or replaced later keep their blocks until spb_snapshot_free. The actor's; no I/O. Of a
+ * volume opened for reading it holds only while nobody else changes the image.
+ */
+SPB_API SPB_MUST_USE spb_status spb_snapshot_new(struct spb_volume *volume,
+                                                 struct spb_snapshot **snapshot,
+                                                 struct spb_error *err);
+/* Bytes of the image: what a device for the copy must have, and exactly so where its size is to
+ * tell the sector size. */
+SPB_API uint64_t spb_snapshot_size_bytes(const struct spb_snapshot *snapshot);
+/*
+ * Writes the image to another device: the metadata, under a new identity where one is given, the
+ * data of the products, and zeros elsewhere (nothing, where the device is known to be zeroed), then
+ * flushes. The superblock comes last: after a crash there is no image, or all of it. Products are
+ * copied as they are, rotten ones too. Refuses a device as spb_volume_format does. Any thread,
+ * while groups of the volume go on. Blocks; progress is called between pieces of at most 1 MiB.
+ */
+SPB_API SPB_MUST_USE spb_status spb_snapshot_copy(const struct spb_snapshot *snapshot,
+                                                  struct spb_device *device,
+                                                  const struct spb_snapshot_identity *identity,
+                                                  spb_progress progress, void *user,
+                                                  struct spb_error *err);
+/* Accepts NULL. Any thread. */
+SPB_API void spb_snapshot_free(struct spb_snapshot *snapshot);
+
+/*
+ * Gives an image another identity: one write of the superblock's sector and a flush, so that after
+ * a crash it is the old one or the new one. The device is open for writing and no volume is open on
+ * it. SPB_BAD_* where its superblock is none. Blocks.
+ */
+SPB_API SPB_MUST_USE spb_status spb_volume_set_identity(
+    struct spb_device *device, const struct spb_snapshot_identity *identity, struct spb_error *err);
 
 /* The summary of the seed's pp, several lines, NUL-terminated; the caller's, free(). NULL: no
  * memory. */
