@@ -74,7 +74,8 @@ static spb_status move(struct spb_volume *volume, struct spb_product *product,
     }
     SPB_TRY(status);
     SPB_TRY(spb_extent_copy(volume, product, to, err));
-    status = spb_extent_verify(volume, product, to->block_offset, NULL, NULL, &length, err);
+    status = spb_extent_verify(volume, product, to->block_offset, SPB_FROM_CACHE, NULL, NULL,
+                               &length, err);
     SPB_TRY(status);
     SPB_TRY(switch_entry(volume, product, to, err));
     SPB_TRY(spb_product_entry(volume, product->entry, product, err));

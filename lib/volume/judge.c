@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "volume/change.h"
+#include "volume/judge.h"
 #include "volume/state.h"
 
 const char *spb_verdict_name(enum spb_verdict verdict)
@@ -112,21 +112,30 @@ static enum match match_records(const struct spb_volume *volume,
     return found;
 }
 
+uint32_t spb_events_there(const struct spb_volume *volume, const struct spb_events_change *change)
+{
+    uint32_t pointer = spb_event_pointer(volume);
+
+    if (pointer == change->before)
+        return 0;
+    /* An append is written R at a time, from its own start where it wraps. */
+    for (uint32_t n = 1; n <= change->count && n <= spb_event_window(volume); n++)
+        if (pointer == spb_pointer_advance(&volume->geo, change->before, n))
+            return n;
+    return SPB_EVENTS_ELSEWHERE;
+}
+
 static enum spb_verdict judge_events(const struct spb_volume *volume,
                                      const struct spb_events_change *change)
 {
-    uint32_t pointer = spb_event_pointer(volume);
+    uint32_t pointer = spb_event_pointer(volume), there = spb_events_there(volume, change);
     bool wraps = change->after < change->before;
 
-    if (pointer == change->before || (!wraps && pointer < change->before))
+    if (there == 0 || (!wraps && pointer < change->before))
         return SPB_VERDICT_BEFORE;
-    /* An append is written R at a time, from its own start where it wraps. */
-    for (uint32_t n = 1; n < change->count; n++) {
-        if (pointer != spb_pointer_advance(&volume->geo, change->before, n))
-            continue;
-        enum match part = match_records(volume, change, pointer - n, n);
-        return part == MATCH ? SPB_VERDICT_IN_PART : SPB_VERDICT_UNKNOWN;
-    }
+    if (there < change->count)
+        return match_records(volume, change, pointer - there, there) == MATCH ? SPB_VERDICT_IN_PART
+                                                                              : SPB_VERDICT_UNKNOWN;
     if (pointer < change->after)
         return SPB_VERDICT_UNKNOWN;
     enum match all = match_records(volume, change, change->after - change->count, change->count);
@@ -134,6 +143,12 @@ static enum spb_verdict judge_events(const struct spb_volume *volume,
 }
 
 /* ---- Products and single records ------------------------------------------------------------ */
+
+static bool has_same_name(const uint8_t *entry, const uint8_t *other)
+{
+    return memcmp(entry + SPB_ENTRY_NAME_AT - 1, other + SPB_ENTRY_NAME_AT - 1,
+                  SPB_PRODUCT_NAME_MAX + 1) == 0;
+}
 
 /* Does the catalog hold this entry, and does it hold the name at all? */
 static bool catalog_holds(const struct spb_volume *volume, const uint8_t *entry, bool *name)
@@ -147,8 +162,7 @@ static bool catalog_holds(const struct spb_volume *volume, const uint8_t *entry,
         if (spb_bytes_are_zero(at, SPB_ENTRY_FREE_SIZE))
             continue;
         found |= memcmp(at, entry, SPB_ENTRY_SIZE) == 0;
-        *name |= memcmp(at + SPB_ENTRY_NAME_AT - 1, entry + SPB_ENTRY_NAME_AT - 1,
-                        SPB_PRODUCT_NAME_MAX + 1) == 0;
+        *name |= has_same_name(at, entry);
     }
     (void)pthread_mutex_unlock(spb_volume_lock(volume));
     return found;
@@ -254,23 +268,62 @@ static void judge_one(const struct spb_volume *volume, const struct spb_change *
     }
 }
 
+/* The id whose value a change is about: a put or delete of it, or an entry written to a slot. */
+static bool is_about_id(const struct spb_change *change, uint32_t *id)
+{
+    struct spb_param param;
+
+    if (change->kind == SPB_CHANGE_PARAM) {
+        *id = change->of.param.id;
+        return true;
+    }
+    if (change->kind != SPB_CHANGE_CELL || change->of.cell.cell != SPB_CELL_PARAM)
+        return false;
+    spb_param_record_decode(change->of.cell.after, SPB_PARAM_SIZE, &param);
+    *id = param.id;
+    return param.state == SPB_PARAM_VALID;
+}
+
+/* Was the entry that one change empties filled again by a later one, with a product of its name? */
+static bool refills(const struct spb_change *later, const struct spb_change *emptied)
+{
+    return emptied->kind == SPB_CHANGE_CELL && emptied->of.cell.cell == SPB_CELL_ENTRY &&
+           later->kind == SPB_CHANGE_PRODUCT && later->of.product.after != NULL &&
+           has_same_name(later->of.product.after, emptied->of.cell.before);
+}
+
+/* What the verdict on one change says of another one, before it, on the same object. */
+static void settle_pair(const struct spb_change *changes, struct spb_judgement *out, size_t before,
+                        size_t later)
+{
+    uint32_t id = 0, later_id = 0;
+    bool same_id = is_about_id(&changes[before], &id) && is_about_id(&changes[later], &later_id) &&
+                   id == later_id;
+
+    if (!same_id && !refills(&changes[later], &changes[before]))
+        return;
+    if (out[later].verdict == SPB_VERDICT_AFTER && out[before].verdict == SPB_VERDICT_UNKNOWN)
+        out[before].verdict = SPB_VERDICT_AFTER;
+    if (same_id && out[before].verdict == SPB_VERDICT_BEFORE &&
+        out[later].verdict == SPB_VERDICT_UNKNOWN)
+        out[later].verdict = SPB_VERDICT_BEFORE;
+}
+
 /*
- * Several puts of one id may share a group, in separate slots that reach the medium in any order:
- * of a later one that is there, those before it are superseded, and so done; of an earlier one that
- * is not there, those after it build on what is not there.
+ * Several changes of one object may share a group, in separate places that reach the medium in any
+ * order: of a later one that is there, those before it are superseded, and so done; of an earlier
+ * one that is not there, those after it build on what is not there. Only what no place tells
+ * (UNKNOWN) is to be settled so, and that is rare.
  */
 static void settle_chains(const struct spb_change *changes, struct spb_judgement *out, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        for (size_t j = 0; j < i; j++) {
-            if (changes[i].kind != SPB_CHANGE_PARAM || changes[j].kind != SPB_CHANGE_PARAM ||
-                changes[i].of.param.id != changes[j].of.param.id)
-                continue;
-            if (out[i].verdict == SPB_VERDICT_AFTER && out[j].verdict == SPB_VERDICT_UNKNOWN)
-                out[j].verdict = SPB_VERDICT_AFTER;
-            if (out[j].verdict == SPB_VERDICT_BEFORE && out[i].verdict == SPB_VERDICT_UNKNOWN)
-                out[i].verdict = SPB_VERDICT_BEFORE;
-        }
+        bool wanting = out[i].verdict == SPB_VERDICT_UNKNOWN;
+        /* What stands counts more than what does not. */
+        for (size_t j = i + 1; wanting && j < count; j++)
+            settle_pair(changes, out, i, j);
+        for (size_t j = 0; wanting && j < i; j++)
+            settle_pair(changes, out, j, i);
     }
 }
 
@@ -311,4 +364,17 @@ spb_status spb_changes_judge(const uint8_t *bytes, size_t size, const struct spb
     *judgements = out;
     *count = announced;
     return status;
+}
+
+enum spb_verdict spb_judgements_sum(const struct spb_judgement *judgements, size_t count)
+{
+    size_t of[SPB_VERDICT_UNKNOWN + 1] = {0};
+
+    for (size_t i = 0; i < count; i++)
+        of[judgements[i].verdict]++;
+    if (of[SPB_VERDICT_AFTER] == count)
+        return SPB_VERDICT_AFTER;
+    if (of[SPB_VERDICT_BEFORE] == count)
+        return SPB_VERDICT_BEFORE;
+    return of[SPB_VERDICT_UNKNOWN] == 0 ? SPB_VERDICT_IN_PART : SPB_VERDICT_UNKNOWN;
 }

@@ -175,13 +175,21 @@ static spb_status fail_full(const struct spb_group *group, uint32_t id, struct s
                     id, group->volume->device->name, group->volume->geo.param_slots);
 }
 
+/* How a put is decided. */
+struct manner {
+    bool may_wait;   /* for slots that this group frees, by more rounds */
+    uint16_t forced; /* the generation it was given before a crash; 0: the next one */
+};
+
 /* The slot for a put, and the earliest round in which it may be written. */
 static spb_status find_slot(const struct spb_group *group, uint32_t id, const struct holding *held,
-                            bool may_wait, uint32_t *slot, uint32_t *round, struct spb_error *err)
+                            const struct manner *manner, uint32_t *slot, uint32_t *round,
+                            struct spb_error *err)
 {
     struct choice best = choose(group, id);
 
-    if (held->newest == NO_SLOT && best.reusable == 1 && best.newest_crosses)
+    /* A put that is done again had its place already when it was decided first. */
+    if (held->newest == NO_SLOT && best.reusable == 1 && best.newest_crosses && manner->forced == 0)
         return fail_full(group, id, err);
     if (best.slot == NO_SLOT) {
         /* Every slot holds some id's newest value: the id's own is overwritten, in one sector. */
@@ -190,7 +198,7 @@ static spb_status find_slot(const struct spb_group *group, uint32_t id, const st
         best.slot = held->newest;
     }
     uint32_t ready = group->cells[best.slot].ready;
-    if (ready > 0 && !may_wait && group->change_count > 0)
+    if (ready > 0 && !manner->may_wait && group->change_count > 0)
         return fail_again(group, id, err);
     *slot = best.slot;
     *round = ready > *round ? ready : *round;
@@ -326,12 +334,25 @@ static uint32_t settled_round(const struct spb_group *group, uint32_t id)
     return round;
 }
 
+static spb_status give_generation(const struct spb_group *group, uint32_t id, uint16_t highest,
+                                  const struct manner *manner, uint16_t *generation,
+                                  struct spb_error *err)
+{
+    *generation = manner->forced != 0 ? manner->forced : (uint16_t)(highest + 1);
+    if (*generation > highest)
+        return spb_ok();
+    return spb_fail(err, SPB_CHANGED,
+                    "cannot put parameter %u of %s again with generation %u: it has %u by now", id,
+                    group->volume->device->name, *generation, highest);
+}
+
 /* Generation 65535 is followed by 1: what is older goes first, so that 1 is the highest then. */
 static spb_status put_wrapped(struct spb_group *group, const struct spb_param_put *put,
                               const struct holding *held, struct spb_error *err)
 {
     uint32_t slot = held->newest, last, settled = settled_round(group, put->id);
     uint32_t round = settled > 1 ? settled : 1;
+    const struct manner moved = {.may_wait = true};
 
     SPB_TRY(spb_group_mark_busy(group, put->id, err));
     SPB_TRY(erase_matching(group, put->id, held->newest, false, 0, &last, err));
@@ -340,7 +361,7 @@ static spb_status put_wrapped(struct spb_group *group, const struct spb_param_pu
         settle_newest(group, put->id, round);
         return spb_ok();
     }
-    SPB_TRY(find_slot(group, put->id, held, true, &slot, &round, err));
+    SPB_TRY(find_slot(group, put->id, held, &moved, &slot, &round, err));
     SPB_TRY(fill_slot(group, slot, round, put->id, 1, put->value, put->len, err));
     SPB_TRY(erase_slot(group, held->newest, round + 1, &last, err));
     settle_newest(group, put->id, last);
@@ -349,29 +370,31 @@ static spb_status put_wrapped(struct spb_group *group, const struct spb_param_pu
 
 /* Where only a corrupt slot names 65535 it is erased first, and the valid generation goes on. */
 static spb_status put_after_corrupt_wrap(struct spb_group *group, const struct spb_param_put *put,
-                                         uint16_t *generation, struct spb_error *err)
+                                         const struct manner *manner, uint16_t *generation,
+                                         struct spb_error *err)
 {
+    const struct manner waits = {.may_wait = true, .forced = manner->forced};
     uint32_t slot, last, round;
 
     SPB_TRY(spb_group_mark_busy(group, put->id, err));
     SPB_TRY(erase_matching(group, put->id, NO_SLOT, true, 0, &last, err));
     struct holding held = look_up(group, put->id);
     uint16_t highest = held.corrupt > held.generation ? held.corrupt : held.generation;
-    *generation = (uint16_t)(highest + 1);
+    SPB_TRY(give_generation(group, put->id, highest, manner, generation, err));
     round = 1;
-    SPB_TRY(find_slot(group, put->id, &held, true, &slot, &round, err));
+    SPB_TRY(find_slot(group, put->id, &held, &waits, &slot, &round, err));
     SPB_TRY(fill_slot(group, slot, round, put->id, *generation, put->value, put->len, err));
     settle_newest(group, put->id, round);
     return spb_ok();
 }
 
 static spb_status put_plain(struct spb_group *group, const struct spb_param_put *put,
-                            const struct holding *held, bool may_wait, uint16_t generation,
-                            struct spb_error *err)
+                            const struct holding *held, const struct manner *manner,
+                            uint16_t generation, struct spb_error *err)
 {
     uint32_t slot, round = 0;
 
-    SPB_TRY(find_slot(group, put->id, held, may_wait, &slot, &round, err));
+    SPB_TRY(find_slot(group, put->id, held, manner, &slot, &round, err));
     SPB_TRY(fill_slot(group, slot, round, put->id, generation, put->value, put->len, err));
     settle_newest(group, put->id, round);
     return spb_ok();
@@ -379,7 +402,8 @@ static spb_status put_plain(struct spb_group *group, const struct spb_param_put 
 
 /* Decides one put; on failure the caller undoes what it left in the group. */
 static spb_status decide_put(struct spb_group *group, const struct spb_param_put *put,
-                             bool may_wait, uint16_t *generation, struct spb_error *err)
+                             const struct manner *manner, uint16_t *generation,
+                             struct spb_error *err)
 {
     struct holding held = look_up(group, put->id);
     uint16_t highest = held.corrupt > held.generation ? held.corrupt : held.generation;
@@ -392,13 +416,13 @@ static spb_status decide_put(struct spb_group *group, const struct spb_param_put
         return fail_again(group, put->id, err);
     SPB_TRY(check_generation(group, put->id, &held, put->expected_generation, err));
     if (held.newest != NO_SLOT && held.generation == SPB_GENERATION_MAX) {
-        *generation = 1;
+        SPB_TRY(give_generation(group, put->id, 0, manner, generation, err));
         SPB_TRY(put_wrapped(group, put, &held, err));
     } else if (wraps) {
-        SPB_TRY(put_after_corrupt_wrap(group, put, generation, err));
+        SPB_TRY(put_after_corrupt_wrap(group, put, manner, generation, err));
     } else {
-        *generation = (uint16_t)(highest + 1);
-        SPB_TRY(put_plain(group, put, &held, may_wait, *generation, err));
+        SPB_TRY(give_generation(group, put->id, highest, manner, generation, err));
+        SPB_TRY(put_plain(group, put, &held, manner, *generation, err));
     }
     struct spb_param_change change = {
         .id = put->id,
@@ -410,21 +434,41 @@ static spb_status decide_put(struct spb_group *group, const struct spb_param_put
     return state_param(group, &change, err);
 }
 
-spb_status spb_group_put_param(struct spb_group *group, const struct spb_param_put *put,
-                               uint16_t *generation, struct spb_error *err)
+static spb_status put_one(struct spb_group *group, const struct spb_param_put *put,
+                          const struct manner *manner, uint16_t *generation, struct spb_error *err)
 {
     struct spb_mark mark;
     uint16_t made = 0;
 
     spb_group_assert_open(group);
     SPB_TRY(spb_group_mark(group, &mark, err));
-    spb_status status = decide_put(group, put, false, &made, err);
+    spb_status status = decide_put(group, put, manner, &made, err);
     if (!spb_is_ok(status))
         spb_group_undo(group, &mark);
     else if (generation != NULL)
         *generation = made;
     spb_mark_done(&mark);
     return status;
+}
+
+spb_status spb_group_put_param(struct spb_group *group, const struct spb_param_put *put,
+                               uint16_t *generation, struct spb_error *err)
+{
+    const struct manner manner = {.may_wait = false};
+
+    return put_one(group, put, &manner, generation, err);
+}
+
+spb_status spb_group_put_param_again(struct spb_group *group, uint32_t id, uint16_t generation,
+                                     const void *value, size_t len, struct spb_error *err)
+{
+    const struct spb_param_put put = {id, value, len, SPB_ANY_GENERATION};
+    const struct manner manner = {.may_wait = true, .forced = generation};
+
+    if (generation == 0)
+        return spb_fail(err, SPB_INVALID, "cannot put parameter %u of %s with generation 0", id,
+                        group->volume->device->name);
+    return put_one(group, &put, &manner, NULL, err);
 }
 
 static spb_status check_batch(const struct spb_group *group, const struct spb_param_put *puts,
@@ -447,7 +491,7 @@ spb_status spb_group_put_params(struct spb_group *group, const struct spb_param_
 {
     struct spb_mark mark;
     /* In a group of its own a batch may take more rounds than one, to reuse what it supersedes. */
-    bool alone = spb_group_is_empty(group);
+    const struct manner manner = {.may_wait = spb_group_is_empty(group)};
     spb_status status = spb_ok();
 
     spb_group_assert_open(group);
@@ -461,7 +505,7 @@ spb_status spb_group_put_params(struct spb_group *group, const struct spb_param_
         return status;
     }
     for (size_t i = 0; spb_is_ok(status) && i < count; i++)
-        status = decide_put(group, &puts[i], alone, &made[i], err);
+        status = decide_put(group, &puts[i], &manner, &made[i], err);
     if (!spb_is_ok(status))
         spb_group_undo(group, &mark);
     else if (generations != NULL)

@@ -255,10 +255,26 @@ spb_status spb_product_read(const struct spb_volume *volume, const struct spb_pr
 struct scan {
     const struct spb_volume *volume;
     uint64_t start, size; /* bytes on the device */
+    enum spb_source source;
     spb_progress progress;
     void *user;
     uint8_t *piece;
 };
+
+/* Bytes of the extent to the piece; of the medium whole sectors, so that more may be read. */
+static spb_status scan_read(const struct scan *scan, uint64_t at, size_t n, struct spb_error *err)
+{
+    struct spb_device *device = scan->volume->device;
+
+    if (scan->source == SPB_FROM_MEDIUM) {
+        size_t whole = (n + SPB_SECTOR_SIZE - 1) / SPB_SECTOR_SIZE * SPB_SECTOR_SIZE;
+        spb_status status =
+            spb_device_read_medium(device, scan->start + at, scan->piece, whole, err);
+        if (status.code != SPB_UNSUPPORTED)
+            return status;
+    }
+    return spb_device_read(device, scan->start + at, scan->piece, n, err);
+}
 
 /* CRC of the first n bytes; with used, also the offset after the last byte that is not zero. */
 static spb_status scan_crc(const struct scan *scan, uint64_t n, uint32_t *crc, uint64_t *used,
@@ -270,7 +286,7 @@ static spb_status scan_crc(const struct scan *scan, uint64_t n, uint32_t *crc, u
         size_t part = n - at < PIECE ? (size_t)(n - at) : PIECE;
         if (scan->progress != NULL && !scan->progress(scan->user, at, scan->size))
             return spb_fail(err, SPB_DEADLINE, "reading a product of %s was ended", device->name);
-        SPB_TRY(spb_device_read(device, scan->start + at, scan->piece, part, err));
+        SPB_TRY(scan_read(scan, at, part, err));
         *crc = spb_crc32c(*crc, scan->piece, part);
         if (used != NULL) {
             size_t in_piece = spb_bytes_used(scan->piece, part);
@@ -288,14 +304,14 @@ static spb_status earlier_mark(const struct scan *scan, uint64_t before_last, ui
 {
     uint32_t crc = 0;
     uint64_t used = 0;
-    uint8_t mark;
 
     *found = false;
     SPB_TRY(scan_crc(scan, before_last, &crc, &used, err));
     if (used == 0)
         return spb_ok();
-    SPB_TRY(spb_device_read(scan->volume->device, scan->start + used - 1, &mark, 1, err));
-    if (mark != 0x80)
+    uint64_t sector = (used - 1) / SPB_SECTOR_SIZE * SPB_SECTOR_SIZE;
+    SPB_TRY(scan_read(scan, sector, SPB_SECTOR_SIZE, err));
+    if (scan->piece[used - 1 - sector] != 0x80)
         return spb_ok();
     crc = 0;
     SPB_TRY(scan_crc(scan, used - 1, &crc, NULL, err));
@@ -312,8 +328,7 @@ static spb_status find_length(const struct scan *scan, uint32_t want, uint64_t *
     size_t in_last = 0;
 
     SPB_TRY(scan_crc(scan, before_last, &crc, NULL, err));
-    SPB_TRY(spb_device_read(scan->volume->device, scan->start + before_last, scan->piece,
-                            block_size, err));
+    SPB_TRY(scan_read(scan, before_last, block_size, err));
     bool empty = spb_bytes_used(scan->piece, block_size) == 0;
     *found = spb_tail_length(crc, scan->piece, block_size, want, &in_last);
     *length = before_last + in_last;
@@ -331,13 +346,14 @@ static spb_status fail_rotten(const struct spb_volume *volume, const struct spb_
 }
 
 spb_status spb_extent_verify(const struct spb_volume *volume, const struct spb_product *product,
-                             uint32_t block_offset, spb_progress progress, void *user,
-                             uint64_t *length, struct spb_error *err)
+                             uint32_t block_offset, enum spb_source source, spb_progress progress,
+                             void *user, uint64_t *length, struct spb_error *err)
 {
     struct scan scan = {
         .volume = volume,
         .start = block_at(volume, block_offset),
         .size = (uint64_t)product->block_count * volume->geo.block_size,
+        .source = source,
         .progress = progress,
         .user = user,
     };
@@ -367,7 +383,8 @@ spb_status spb_product_verify(const struct spb_volume *volume, const struct spb_
                         "catalog entry %u of %s is corrupt: its name or its extent breaks the "
                         "format's rules",
                         product->entry, volume->device->name);
-    return spb_extent_verify(volume, product, product->block_offset, progress, user, length, err);
+    return spb_extent_verify(volume, product, product->block_offset, SPB_FROM_CACHE, progress, user,
+                             length, err);
 }
 
 spb_status spb_product_verify_again(const struct spb_volume *volume,
@@ -396,8 +413,8 @@ spb_status spb_product_data_verify(const struct spb_volume *volume,
     SPB_TRY(spb_volume_is_writable(volume, err));
     SPB_TRY(spb_reservation_check_life(reservation, err));
     SPB_TRY(spb_carry_round(volume->device, NULL, 0, err));
-    SPB_TRY(
-        spb_extent_verify(volume, &product, reservation->block_offset, NULL, NULL, &length, err));
+    SPB_TRY(spb_extent_verify(volume, &product, reservation->block_offset, SPB_FROM_CACHE, NULL,
+                              NULL, &length, err));
     if (length != data->length)
         return spb_fail(err, SPB_CORRUPT,
                         "a product being written to %s reads back with %llu bytes, %llu were "

@@ -221,16 +221,24 @@ static bool visit_place(void *user, struct extent free_extent)
     return place->length == 0;
 }
 
-spb_status spb_reservation_new_at(struct spb_volume *volume, uint32_t block_offset,
-                                  uint64_t size_bytes, struct spb_reservation **reservation,
-                                  struct spb_error *err)
+static spb_status fail_in_use(const struct spb_volume *volume, uint32_t block_offset,
+                              uint64_t blocks, uint64_t free_blocks, struct spb_error *err)
 {
-    uint64_t blocks;
-    bool may_need_more;
+    return spb_fail(err, SPB_IN_USE,
+                    "cannot reserve %llu blocks at block %u of the area of %s: %llu are free there",
+                    (unsigned long long)blocks, block_offset, volume->device->name,
+                    (unsigned long long)free_blocks);
+}
+
+/* Holds exactly these blocks, and the next one too where it is free and wanted. */
+static spb_status hold_at(struct spb_volume *volume, uint32_t block_offset, uint64_t blocks,
+                          bool one_more, struct spb_reservation **reservation,
+                          struct spb_error *err)
+{
+    struct place place = {.start = block_offset};
     size_t count = 0;
     spb_status status = spb_ok();
 
-    SPB_TRY(blocks_for(volume, size_bytes, &blocks, &may_need_more, err));
     if (!spb_range_within(block_offset, blocks, volume->geo.dp_size))
         return spb_fail(
             err, SPB_INVALID,
@@ -239,7 +247,6 @@ spb_status spb_reservation_new_at(struct spb_volume *volume, uint32_t block_offs
     struct spb_reservation *made = calloc(1, sizeof(*made));
     if (made == NULL)
         return spb_fail_memory(err, "reserving space");
-    struct place place = {.start = block_offset};
     (void)pthread_mutex_lock(&volume->lock);
     struct extent *covered = covered_locked(volume, &count);
     if (covered == NULL) {
@@ -247,14 +254,9 @@ spb_status spb_reservation_new_at(struct spb_volume *volume, uint32_t block_offs
     } else {
         each_free(covered, count, volume->geo.dp_size, visit_place, &place);
         if (blocks > place.length)
-            status = spb_fail(err, SPB_IN_USE,
-                              "cannot reserve %llu blocks at block %u of the area of %s: %llu are "
-                              "free there",
-                              (unsigned long long)blocks, block_offset, volume->device->name,
-                              (unsigned long long)place.length);
+            status = fail_in_use(volume, block_offset, blocks, place.length, err);
         else
-            link_locked(volume, made, block_offset,
-                        blocks + (may_need_more && place.length > blocks));
+            link_locked(volume, made, block_offset, blocks + (one_more && place.length > blocks));
     }
     (void)pthread_mutex_unlock(&volume->lock);
     free(covered);
@@ -264,6 +266,35 @@ spb_status spb_reservation_new_at(struct spb_volume *volume, uint32_t block_offs
     }
     *reservation = made;
     return status;
+}
+
+spb_status spb_reservation_new_at(struct spb_volume *volume, uint32_t block_offset,
+                                  uint64_t size_bytes, struct spb_reservation **reservation,
+                                  struct spb_error *err)
+{
+    uint64_t blocks;
+    bool may_need_more;
+
+    SPB_TRY(blocks_for(volume, size_bytes, &blocks, &may_need_more, err));
+    return hold_at(volume, block_offset, blocks, may_need_more, reservation, err);
+}
+
+spb_status spb_reservation_new_extent(struct spb_volume *volume, uint32_t block_offset,
+                                      uint32_t block_count, struct spb_reservation **reservation,
+                                      struct spb_error *err)
+{
+    if (block_count > 0 && block_offset == 0)
+        return spb_fail(err, SPB_INVALID,
+                        "cannot reserve block 0 of the area of %s: it is the catalog's",
+                        volume->device->name);
+    return hold_at(volume, block_offset, block_count, false, reservation, err);
+}
+
+void spb_reservation_extent(const struct spb_reservation *reservation, uint32_t *block_offset,
+                            uint32_t *block_count)
+{
+    *block_offset = reservation->block_offset;
+    *block_count = reservation->block_count;
 }
 
 spb_status spb_reservation_pin(struct spb_volume *volume, const struct spb_product *product,

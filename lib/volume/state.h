@@ -157,11 +157,13 @@ static inline const uint8_t *spb_catalog_of(const struct spb_volume *volume)
 {
     return volume->meta + (size_t)SPB_DP_FIRST_BLOCK * volume->geo.block_size;
 }
+/* Through the page cache, or (where that can be had) past it. */
+enum spb_source { SPB_FROM_CACHE, SPB_FROM_MEDIUM };
 /* Like spb_product_verify, with the blocks read from another place (a copy of the product). */
 SPB_MUST_USE spb_status spb_extent_verify(const struct spb_volume *volume,
                                           const struct spb_product *product, uint32_t block_offset,
-                                          spb_progress progress, void *user, uint64_t *length,
-                                          struct spb_error *err);
+                                          enum spb_source source, spb_progress progress, void *user,
+                                          uint64_t *length, struct spb_error *err);
 /* Like spb_product_verify, and once more where reading failed: what a medium refuses twice is lost.
  */
 SPB_MUST_USE spb_status spb_product_verify_again(const struct spb_volume *volume,
@@ -288,6 +290,10 @@ const uint8_t *spb_group_param_bytes(const struct spb_group *group, uint32_t slo
 SPB_MUST_USE spb_status spb_group_own_catalog(struct spb_group *group, struct spb_error *err);
 
 /* ---- Changes that only the library itself makes ---- */
+/* A put that a crash cut off, with the generation that it was given then. */
+SPB_MUST_USE spb_status spb_group_put_param_again(struct spb_group *group, uint32_t id,
+                                                  uint16_t generation, const void *value,
+                                                  size_t len, struct spb_error *err);
 /* Drops the catalog entries whose flag is set (duplicates, repair); a flag for each entry. On
  * failure the group is to be dropped. */
 SPB_MUST_USE spb_status spb_group_drop_entries(struct spb_group *group, const bool *drop,

@@ -36,12 +36,27 @@ void act_end(struct act *act, bool close)
     act->model = NULL;
 }
 
+/* Changes that the group has decided since the last call are this one's. */
+static void note_call(const struct act *act)
+{
+    struct lab *lab = act->lab;
+    size_t count = spb_group_change_count(act->group), first = 0;
+
+    if (lab->call_count > 0)
+        first = lab->calls[lab->call_count - 1].first + lab->calls[lab->call_count - 1].count;
+    CHECK(lab, count > first, "a decision that succeeded stated no change");
+    SPB_ASSERT(lab->call_count < LAB_CALLS);
+    lab->calls[lab->call_count++] = (struct lab_call){first, count - first};
+}
+
 /* Tells what was asked for and what came of it. */
 static spb_status told(const struct act *act, spb_status status, const char *what, uint64_t object,
                        uint64_t detail)
 {
     lab_trace(act->lab, "  %s%s %llu (%llu): %s", act->one_shot ? "one-shot " : "", what,
               (unsigned long long)object, (unsigned long long)detail, spb_code_name(status.code));
+    if (act->group != NULL && spb_is_ok(status))
+        note_call(act);
     return status;
 }
 
@@ -295,7 +310,7 @@ spb_status act_repair(struct act *act)
         return told(act, spb_volume_repair(act->volume, NULL, NULL, &act->report, &act->err),
                     "repair", 0, 0);
     }
-    SPB_TRY(spb_group_repair(act->group, &act->report, &act->err));
+    SPB_TRY(told(act, spb_group_repair(act->group, &act->report, &act->err), "repair", 0, 0));
     model_repair(act->model);
     return spb_ok();
 }
@@ -308,8 +323,15 @@ static bool same_counts(struct medium_counts a, struct medium_counts b)
            a.flushes == b.flushes;
 }
 
-/* Encodes, and reads the statement back from a file, as one who comes after a crash. */
-static void save_statement(struct act *act)
+void lab_drop_statement(struct lab *lab)
+{
+    free(lab->statement);
+    lab->statement = NULL;
+    lab->statement_size = 0;
+    lab->call_count = 0;
+}
+
+void act_save_statement(struct act *act)
 {
     struct lab *lab = act->lab;
     FILE *file = tmpfile();
@@ -333,11 +355,12 @@ static spb_status decide(struct act *act, const struct scenario *scenario)
 {
     struct medium_counts before = medium_counts(act->medium);
 
+    act->lab->call_count = 0;
     SPB_TRY(spb_group_new(act->volume, &act->group, &act->err));
     CHECK(act->lab, spb_group_is_empty(act->group), "a new group is not empty");
     SPB_TRY(scenario->decide(act));
     CHECK(act->lab, !spb_group_is_empty(act->group), "a group with changes is empty");
-    save_statement(act);
+    act_save_statement(act);
     CHECK(act->lab, same_counts(before, medium_counts(act->medium)), "deciding did I/O");
     return spb_ok();
 }

@@ -193,6 +193,7 @@ static spb_status run_group(struct campaign *c, struct act *act)
         model_drop(act->model);
         return spb_ok();
     }
+    act_save_statement(act);
     SPB_TRY(spb_group_carry_out(act->group, &act->err));
     spb_group_make_visible(act->group);
     return spb_ok();
@@ -257,6 +258,7 @@ static void recover(struct campaign *c, struct act *act)
     act->volume = lab_open(lab, lab->medium, true);
     lab_compare(lab, act->model, act->volume, "recovered");
     lab_check_medium(lab, lab->medium, "recovered");
+    lab_complete_parts(lab, act->volume, act->model);
     model_adopt(act->model);
 }
 
@@ -283,6 +285,7 @@ static void after_failure(struct campaign *c, struct act *act, spb_status status
         CHECK(lab, spb_is_ok(spb_volume_reopen(act->volume, &act->err)), "%s", act->err.text);
         lab_compare(lab, act->model, act->volume, "reopened");
         lab_check_medium(lab, lab->medium, "reopened");
+        lab_complete_parts(lab, act->volume, act->model);
         model_adopt(act->model);
         return;
     }
@@ -301,6 +304,7 @@ static void step(struct campaign *c, struct act *act)
     spb_status status;
 
     medium_mark(lab->medium);
+    lab_drop_statement(lab);
     act->one_shot = pick(c, 3) == 0;
     lab_trace(lab, "%s: fate %u", lab->where, fate);
     lab->lenient = !act->one_shot;

@@ -231,6 +231,32 @@ static spb_status batch(struct act *act)
     return act_put_batch(act, 40, 9, "one of a batch");
 }
 
+/* The corrupt slot that set the generation of 42 is taken by the next of the batch. */
+static void setup_corrupt_taken(struct lab *lab)
+{
+    lab_plant_full(lab, 3, 1000);
+    lab_plant_param(lab, lab_slot(lab, 0, false), 42, 5, "the value");
+    lab_plant_corrupt(lab, lab_slot(lab, 1, false), 42, 9);
+}
+
+static spb_status batch_of_two(struct act *act)
+{
+    return act_put_batch(act, 42, 2, "one of two");
+}
+
+/* The batch takes the last reusable slots, and one id's value lies across a boundary. */
+static spb_status batch_to_the_last(struct act *act)
+{
+    return act_put_batch(act, 41, 2, "to the last");
+}
+
+static void setup_two_left(struct lab *lab)
+{
+    lab_plant_full(lab, 2, 1000);
+    lab_plant_param(lab, lab_slot(lab, 0, true), 42, 5, "crossing");
+    lab_plant_param(lab, lab_slot(lab, 1, true), 43, 5, "crossing too");
+}
+
 static spb_status many_puts(struct act *act)
 {
     for (uint32_t id = 1; id <= 12; id++)
@@ -311,6 +337,8 @@ static const struct scenario scenarios[] = {
     {"delete-65535-crossing", SCROSS, true, false, 0, setup_65535_crossing, NULL, delete_42},
     {"write-slot", SALL, true, false, 0, setup_few, NULL, write_slot},
     {"batch", SALL, false, false, 0, setup_few, NULL, batch},
+    {"batch-over-corrupt", S512 | S4096, false, false, 0, setup_corrupt_taken, NULL, batch_of_two},
+    {"batch-to-the-last", SCROSS, false, false, 0, setup_two_left, NULL, batch_to_the_last},
     {"batch-65535", S512 | S4096, false, false, 0, setup_65535, NULL, batch},
     {"many-puts", S512 | S4096, false, false, 0, setup_few, NULL, many_puts},
     {"put-and-delete", S512 | S1024 | S4096, false, false, 0, setup_delete, NULL, put_and_delete},

@@ -117,6 +117,21 @@ static void setup_crossing_away(struct lab *lab)
     lab_plant_product(lab, lab_entry(lab, 0, true), "alpha", 3, blocks(lab, 1) + 17);
 }
 
+/* A rotten twin in another sector, which goes when the name is published anew, or deleted. */
+static void setup_twin(struct lab *lab)
+{
+    lab_plant_product(lab, 0, "alpha", 1, 600);
+    lab_plant_rotten(lab, lab->block_size == 512 ? 2 : lab_entry(lab, 7, false), "alpha", 4, 100);
+}
+
+/* The good one crosses a boundary: the new entry goes over the rotten twin's, and is dropped by an
+ * opening that finds both. */
+static void setup_crossing_twin(struct lab *lab)
+{
+    lab_plant_product(lab, lab_entry(lab, 0, true), "alpha", 1, 600);
+    lab_plant_rotten(lab, lab_entry(lab, 7, false), "alpha", 4, 100);
+}
+
 static void setup_rotten(struct lab *lab)
 {
     lab_plant_rotten(lab, 0, "alpha", 1, 600);
@@ -172,6 +187,12 @@ static const struct scenario scenarios[] = {
     {"product-replace-crossing", SCROSS, true, false, 0, setup_crossing, stage_alpha, replace},
     {"product-replace-crossing-away", SCROSS, true, false, 0, setup_crossing_away, stage_alpha,
      replace},
+    {"product-replace-twin", S512 | SCROSS, false, false, 0, setup_twin, stage_alpha, replace},
+    {"product-replace-crossing-twin", SCROSS, false, false, 0, setup_crossing_twin, stage_alpha,
+     replace},
+    {"product-delete-twin", S512 | SCROSS, false, false, 0, setup_twin, NULL, delete_alpha},
+    {"product-delete-crossing-twin", SCROSS, false, false, 0, setup_crossing_twin, NULL,
+     delete_alpha},
     {"product-delete", SALL, true, false, 0, setup_two, NULL, delete_alpha},
     {"product-delete-rotten", S512, true, false, 0, setup_rotten, NULL, delete_alpha},
     {"product-delete-crossing", SCROSS, true, false, 0, setup_crossing, NULL, delete_alpha},

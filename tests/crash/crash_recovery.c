@@ -157,8 +157,7 @@ static void run_opening(struct lab *lab, const struct opening *opening, uint32_t
 
     lab_begin(lab, opening->name, block_size, 12);
     opening->setup(lab);
-    free(lab->statement);
-    lab->statement = NULL;
+    lab_drop_statement(lab);
     medium_reset(lab->medium, lab->image);
     volume = lab_open(lab, lab->medium, true);
     counts = medium_counts(lab->medium);
@@ -226,8 +225,7 @@ static void lose_pages(struct lab *lab, uint64_t nth, uint64_t reached)
     struct act act;
     struct model *model;
 
-    free(lab->statement);
-    lab->statement = NULL;
+    lab_drop_statement(lab);
     medium_reset(lab->medium, lab->image);
     act = act_begin(lab, lab->medium, false);
     medium_fail(lab->medium, &failure);

@@ -15,6 +15,13 @@
 #include "support/model.h"
 #include "support/random.h"
 
+#define LAB_CALLS 32
+
+/* The changes that one call decided. */
+struct lab_call {
+    size_t first, count;
+};
+
 struct lab {
     const char *program;
     const char *scenario;
@@ -31,8 +38,11 @@ struct lab {
     struct medium *medium, *cut, *nested, *heir;
     uint8_t *statement; /* the encoded changes, as read back from a file; NULL without */
     size_t statement_size;
+    struct lab_call calls[LAB_CALLS]; /* of the statement, in order */
+    size_t call_count;
     char where[240]; /* the state that is being checked, for messages */
     uint64_t states, recoveries, deaths, faults;
+    uint64_t completions; /* of calls that a crash left in part */
 };
 
 #define CHECK(lab, cond, ...)                                                                      \
@@ -161,6 +171,12 @@ spb_status act_defrag(struct act *act);
 spb_status act_check(struct act *act); /* a stage */
 spb_status act_repair(struct act *act);
 
+/* Encodes what the group decided, and reads it back from a file into the laboratory, as one who
+ * comes after a crash. act_run does it. */
+void act_save_statement(struct act *act);
+/* Forgets the statement and its calls. */
+void lab_drop_statement(struct lab *lab);
+
 struct act act_begin(struct lab *lab, struct medium *medium, bool one_shot);
 /* Stage and decide; then encodes, carries out and makes visible unless only_decide. */
 spb_status act_run(struct act *act, const struct scenario *scenario, bool only_decide);
@@ -173,6 +189,14 @@ void lab_run_faults(struct lab *lab, const struct scenario *scenario, bool one_s
  * changes that were in flight. */
 void lab_check_cuts(struct lab *lab, const struct medium *medium, struct model *model);
 void lab_check_deaths(struct lab *lab, const struct medium *medium, struct model *model);
+/* Completes the calls of the statement of which a part is there, as the daemon does after a crash:
+ * they are judged done then, and the model allows what is there. */
+void lab_complete_parts(struct lab *lab, struct spb_volume *volume, struct model *model);
+/*
+ * In a state that a crash left, completes first what is there in part, then all other calls too:
+ * the volume then shows the end of all changes. Cuts that in turn, and completes again.
+ */
+void lab_check_completion(struct lab *lab, const uint8_t *image, struct model *model);
 /* main of a program of scenarios; --only NAME, --size S. */
 int lab_main(const char *program, const struct scenario *scenarios, size_t count, int argc,
              char **argv);

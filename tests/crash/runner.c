@@ -33,18 +33,28 @@ static void check_verdicts(struct lab *lab, struct model *model, struct spb_volu
           spb_is_ok(spb_changes_judge(lab->statement, lab->statement_size, volume, &judgements,
                                       &count, &err)),
           "judging: %s", err.text);
-    /* A repair is a change for each thing it repairs. */
+    /* A call may be several changes: a repair one for each thing, a product one for each twin. */
     bool repair = model_changes(model) == 1 && model_is_repair(model, 0);
+    bool by_call = count != model_changes(model) && lab->call_count == model_changes(model);
 
-    CHECK(lab, repair || count == model_changes(model), "%zu judgements of %zu changes", count,
+    CHECK(lab, by_call || count == model_changes(model), "%zu judgements of %zu changes", count,
           model_changes(model));
     for (size_t i = 0; i < count; i++)
         CHECK(lab, !repair || judgements[i].verdict != SPB_VERDICT_UNKNOWN, "%s is unknown",
               judgements[i].object);
-    for (size_t i = 0; i < count && !repair; i++)
-        CHECK(lab, (model_verdicts(model, i) >> (unsigned)judgements[i].verdict & 1) != 0,
+    for (size_t i = 0; i < model_changes(model) && !repair; i++) {
+        enum spb_verdict verdict = judgements[by_call ? lab->calls[i].first : i].verdict;
+        unsigned fits = model_verdicts(model, i);
+
+        /* Twins are not seen by who reads. */
+        if (by_call && lab->calls[i].count > 1) {
+            verdict = spb_judgements_sum(judgements + lab->calls[i].first, lab->calls[i].count);
+            fits |= 1u << (unsigned)SPB_VERDICT_IN_PART;
+        }
+        CHECK(lab, (fits >> (unsigned)verdict & 1) != 0,
               "change %zu (%s) is judged %s, the model allows the set %#x", i, judgements[i].object,
-              spb_verdict_name(judgements[i].verdict), model_verdicts(model, i));
+              spb_verdict_name(verdict), fits);
+    }
     free(judgements);
 }
 
@@ -112,6 +122,7 @@ static void check_cut(void *user, const uint8_t *image, const struct medium_cut 
     struct lab *lab = first->lab;
 
     describe_cut(lab->where, sizeof(lab->where), "power cut", cut);
+    lab_check_completion(lab, image, first->model);
     medium_reset(lab->cut, image);
     if (lab->states % 8 == 0)
         check_reading(lab, first->model);
@@ -277,8 +288,7 @@ static void run_through(struct lab *lab, const struct scenario *scenario, bool o
     uint64_t free_before, free_after;
     uint32_t largest_before, largest_after;
 
-    free(lab->statement);
-    lab->statement = NULL;
+    lab_drop_statement(lab);
     medium_reset(lab->medium, lab->image);
     act = act_begin(lab, lab->medium, one_shot);
     CHECK(lab, spb_is_ok(act_run(&act, scenario, false)), "running: %s", act.err.text);
@@ -350,10 +360,10 @@ int lab_main(const char *program, const struct scenario *scenarios, size_t count
         }
     }
     printf("%s: seed %llu: %llu states after power loss, %llu of recovery, %llu deaths, "
-           "%llu failures\n",
+           "%llu failures, %llu calls completed\n",
            program, (unsigned long long)lab.seed, (unsigned long long)lab.states,
            (unsigned long long)lab.recoveries, (unsigned long long)lab.deaths,
-           (unsigned long long)lab.faults);
+           (unsigned long long)lab.faults, (unsigned long long)lab.completions);
     bool ran = lab.states > 0;
 
     lab_done(&lab);

@@ -133,6 +133,46 @@ static spb_status do_batch(struct spb_volume *volume)
     return status;
 }
 
+/* What of a batch is not there, beside an append of which nothing is. */
+static spb_status do_complete(struct spb_volume *volume)
+{
+    uint8_t *bytes;
+    size_t size;
+    struct spb_event events[3] = {{.code = 1}};
+    struct spb_param_put puts[2] = {{5, "a", 1, SPB_ANY_GENERATION}, {6, "b", 1, 0}};
+    long armed = fail_at;
+    struct spb_group *group;
+
+    fail_at = 0;
+    need(spb_group_new(volume, &group, &err), "group");
+    need(spb_group_put_params(group, puts, 2, NULL, &err), "batch");
+    need(spb_group_append_events(group, events, 3, NULL, &err), "append");
+    need(spb_group_delete_product(group, "p", 1, &err), "delete");
+    need(spb_group_encode(group, &bytes, &size, &err), "encode");
+    spb_group_free(group);
+    fail_at = armed;
+    spb_status status = spb_changes_complete(bytes, size, 0, 4, volume, &err);
+    free(bytes);
+    return status;
+}
+
+static spb_status do_describe(struct spb_volume *volume)
+{
+    struct spb_param_put put = {1, "two", 3, SPB_ANY_GENERATION};
+    struct spb_change_texts texts = {NULL, NULL, NULL};
+    struct spb_group *group;
+    spb_status status = spb_group_new(volume, &group, &err);
+
+    if (!spb_is_ok(status))
+        return status;
+    status = spb_group_put_param(group, &put, NULL, &err);
+    if (spb_is_ok(status))
+        status = spb_group_describe(group, 0, 1, &texts, &err);
+    spb_change_texts_done(&texts);
+    spb_group_free(group);
+    return status;
+}
+
 static const struct {
     const char *name;
     spb_status (*run)(struct spb_volume *volume);
@@ -145,6 +185,8 @@ static const struct {
     {"reopen", do_reopen},
     {"check and repair", do_check},
     {"batch", do_batch},
+    {"complete", do_complete},
+    {"describe", do_describe},
 };
 
 static uint8_t *bytes_of(struct spb_volume *volume, size_t n)

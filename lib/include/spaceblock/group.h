@@ -188,13 +188,18 @@ SPB_API enum spb_verdict spb_judgements_sum(const struct spb_judgement *judgemen
 /*
  * Brings the volume to the after-state of the changes [first, first + count) of an encoding, one
  * call's, of which a crash left only a part: what is there stays, what is missing is made from the
- * values in the statement, in groups of its own. The actor's; the volume is writable and no group
- * is open. Blocks. Of changes that are all there, or that were completed before, it does nothing.
+ * values in the statement, in a group of its own. The actor's; the volume is writable and no group
+ * is open. Before reservations of uploads are taken again, since a product's blocks may be wanted.
+ * Blocks. Of changes that are all there, or that were completed before, it does nothing.
+ *
+ * Of several calls complete the last first, and judge anew before each: what a later call made of
+ * an object makes earlier ones on it done.
  *
  * SPB_CHANGED where something else changed one of the objects since (its verdict is UNKNOWN), or
- * where what is missing cannot be made from the statement (the bytes of a product whose catalog
- * entry is gone); SPB_FULL where space is wanting; SPB_CORRUPT where the bytes are not an encoding;
- * SPB_INVALID for a range beyond them. In these cases it has changed nothing. SPB_IO and
+ * where what is missing cannot be made from the statement (the bytes of a product that are lost, or
+ * of one of whose call nothing is there); SPB_FULL where space is wanting; SPB_AGAIN for changes of
+ * several calls that do not go into one group; SPB_CORRUPT where the bytes are not an encoding;
+ * SPB_INVALID for a range beyond them. In all these cases it has changed nothing. SPB_IO and
  * SPB_POISONED as for any change: part of it may have happened, and completing may be tried again
  * after a reopening.
  */
