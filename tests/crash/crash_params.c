@@ -252,7 +252,9 @@ static spb_status batch_to_the_last(struct act *act)
 
 static void setup_two_left(struct lab *lab)
 {
-    lab_plant_full(lab, 2, 1000);
+    lab_plant_full(lab, 4, 1000);
+    lab_plant_param(lab, lab_slot(lab, 1, false), 2000, 1, "between");
+    lab_plant_param(lab, lab_slot(lab, 2, false), 2001, 1, "the two");
     lab_plant_param(lab, lab_slot(lab, 0, true), 42, 5, "crossing");
     lab_plant_param(lab, lab_slot(lab, 1, true), 43, 5, "crossing too");
 }

@@ -132,6 +132,13 @@ static void setup_crossing_twin(struct lab *lab)
     lab_plant_rotten(lab, lab_entry(lab, 7, false), "alpha", 4, 100);
 }
 
+static void setup_crossing_rotten(struct lab *lab)
+{
+    lab_plant_rotten(lab, lab_entry(lab, 0, true), "alpha", 1, 600);
+    /* No opening drops the rotten one for the new one. */
+    model_allow_duplicate(lab->model, "alpha");
+}
+
 static void setup_rotten(struct lab *lab)
 {
     lab_plant_rotten(lab, 0, "alpha", 1, 600);
@@ -189,6 +196,8 @@ static const struct scenario scenarios[] = {
      replace},
     {"product-replace-twin", S512 | SCROSS, false, false, 0, setup_twin, stage_alpha, replace},
     {"product-replace-crossing-twin", SCROSS, false, false, 0, setup_crossing_twin, stage_alpha,
+     replace},
+    {"product-replace-crossing-rotten", SCROSS, false, false, 0, setup_crossing_rotten, stage_alpha,
      replace},
     {"product-delete-twin", S512 | SCROSS, false, false, 0, setup_twin, NULL, delete_alpha},
     {"product-delete-crossing-twin", SCROSS, false, false, 0, setup_crossing_twin, NULL,

@@ -375,7 +375,7 @@ static unsigned verdicts_of_objects(struct model *model, const struct model_chan
 {
     struct model_objects *objects =
         change->kind == MODEL_CHANGE_PARAMS ? &model->params : &model->products;
-    bool may_be_before = true, may_be_after = true, other = false;
+    bool may_be_before = true, may_be_after = true, other = false, twice = false;
 
     for (size_t i = 0; i < change->count; i++) {
         size_t from = change->items[i].from;
@@ -388,13 +388,15 @@ static unsigned verdicts_of_objects(struct model *model, const struct model_chan
         bool after = model_state_equal(seen, &object->states[from + 1]);
 
         other = other || (!before && !after);
+        twice = twice || object->duplicates;
         may_be_before = may_be_before && (before || object->seen < from);
         may_be_after = may_be_after && (after || object->seen > from + 1);
     }
     unsigned fits =
         (may_be_before ? bit(SPB_VERDICT_BEFORE) : 0) | (may_be_after ? bit(SPB_VERDICT_AFTER) : 0);
 
-    if (fits == 0 || (may_be_before && change->loose))
+    /* Of a name that stands twice, the entry that does not count may still be there. */
+    if (fits == 0 || (may_be_before && change->loose) || twice)
         fits |= bit(SPB_VERDICT_IN_PART);
     /* Another change of the same group led on from there. */
     return other ? fits | bit(SPB_VERDICT_UNKNOWN) : fits;

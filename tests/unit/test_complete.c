@@ -193,6 +193,30 @@ Test(complete, the_rest_of_an_append)
     spb_volume_close(volume);
 }
 
+Test(complete, appends_behind_each_other)
+{
+    struct spb_volume *volume = kit_volume(512);
+    struct spb_event events[4] = {{.code = 7}, {.code = 8}, {.code = 9}, {.code = 10}};
+    struct statement s = {0};
+    struct spb_group *group;
+    struct spb_event found;
+
+    OK(spb_group_new(volume, &group, &kit_err));
+    OK(spb_group_append_events(group, events, 3, NULL, &kit_err));
+    OK(spb_group_append_events(group, events + 3, 1, NULL, &kit_err));
+    OK(spb_group_encode(group, &s.bytes, &s.size, &kit_err));
+    spb_group_free(group);
+    OK(spb_changes_complete(s.bytes, s.size, 0, 2, volume, &kit_err));
+    cr_assert_eq(spb_event_pointer(volume), 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        OK(spb_event_read(volume, i, &found, &kit_err));
+        cr_assert_eq(found.code, 7 + i);
+    }
+    cr_assert_eq(sum_of(volume, &s, 0, 2), SPB_VERDICT_AFTER);
+    free(s.bytes);
+    spb_volume_close(volume);
+}
+
 /* Two calls on one id: of the earlier one the later one's value counts. */
 Test(complete, what_a_later_call_made_counts)
 {
