@@ -157,8 +157,26 @@ static inline const uint8_t *spb_catalog_of(const struct spb_volume *volume)
 {
     return volume->meta + (size_t)SPB_DP_FIRST_BLOCK * volume->geo.block_size;
 }
+/* Bytes that are read or written at once; a multiple of every block size. */
+#define SPB_PIECE_SIZE ((size_t)256 * 1024)
+_Static_assert(SPB_PIECE_SIZE % SPB_BLOCK_SIZE_MAX == 0, "whole blocks");
+/* Where a block of the data product area lies on the device. */
+static inline uint64_t spb_block_at(const struct spb_volume *volume, uint32_t block_offset)
+{
+    return ((uint64_t)volume->geo.dp_start + block_offset) * volume->geo.block_size;
+}
+/*
+ * Before space is written: what was given back written and unflushed is flushed first, since
+ * between two flushes a sector is written at most once.
+ */
+SPB_MUST_USE spb_status spb_settle_stale(struct spb_volume *volume, struct spb_error *err);
 /* Through the page cache, or (where that can be had) past it. */
 enum spb_source { SPB_FROM_CACHE, SPB_FROM_MEDIUM };
+/* n bytes at a sector's start. The buffer has room for whole sectors: past the cache those are
+ * read.
+ */
+SPB_MUST_USE spb_status spb_bulk_read(struct spb_device *device, uint64_t at, uint8_t *buffer,
+                                      size_t n, enum spb_source source, struct spb_error *err);
 /* Like spb_product_verify, with the blocks read from another place (a copy of the product). */
 SPB_MUST_USE spb_status spb_extent_verify(const struct spb_volume *volume,
                                           const struct spb_product *product, uint32_t block_offset,

@@ -1,7 +1,8 @@
 """Device writes have one place: lib/volume/carry.c writes and flushes metadata, and nothing else.
 
-The bytes of data products go straight to reserved extents, in lib/volume/product_bulk.c, which
-writes and zeroes but never flushes. System calls that write or sync a file belong to lib/device and
+The bytes of data products go straight to reserved extents: those that callers bring in
+lib/volume/product_writer.c, those that are moved in lib/volume/product_bulk.c. Both write and never
+flush. System calls that write or sync a file belong to lib/device and
 to the making of image files.
 """
 import re
@@ -11,7 +12,8 @@ from support import tree
 CALL = re.compile(r"\bspb_device_(write|flush|zero)\s*\(|->\s*ops\s*->\s*(write|flush|zero)\b")
 ALLOWED = {
     "lib/volume/carry.c": {"write", "flush", "zero"},
-    "lib/volume/product_bulk.c": {"write", "zero"},
+    "lib/volume/product_bulk.c": {"write"},
+    "lib/volume/product_writer.c": {"write"},
 }
 SYSTEM = re.compile(r"\b(pwrite|pwritev|pwritev2|write|writev|fsync|fdatasync|sync_file_range|"
                     r"fallocate|posix_fallocate|ftruncate)\s*\(")
@@ -47,13 +49,16 @@ BAD = [
      "device flush"),
     (dict(CARRY, **{"lib/volume/product_bulk.c": "spb_device_flush(device, err);\n"}),
      "device flush"),
+    (dict(CARRY, **{"lib/volume/product_writer.c": "spb_device_zero(d, 0, 1, err);\n"}),
+     "device zero"),
     (dict(CARRY, **{"lib/volume/a.c": "device->ops->zero(device, 0, 1, err);\n"}), "device zero"),
     (dict(CARRY, **{"server/images.c": "spb_device_zero(device);\n"}), "device zero"),
     (dict(CARRY, **{"lib/volume/a.c": "fdatasync(fd);\n"}), "fdatasync() outside"),
     ({"lib/volume/a.c": ""}, "is not there"),
 ]
 GOOD = dict(CARRY, **{
-    "lib/volume/product_bulk.c": "spb_device_write(d); spb_device_zero(d);\n",
+    "lib/volume/product_bulk.c": "spb_device_write(d);\n",
+    "lib/volume/product_writer.c": "spb_device_write(d);\n",
     "lib/device/file.c": "fdatasync(fd); pwrite(fd);\n",
     "lib/volume/image_file.c": "fsync(fd);\n",
     "lib/volume/a.c": "/* spb_device_write(x) */ spb_device_read(d); f(\"spb_device_flush(\");\n",

@@ -156,6 +156,32 @@ static spb_status do_complete(struct spb_volume *volume)
     return status;
 }
 
+/* An upload that is cut off, and goes on. */
+static spb_status do_upload(struct spb_volume *volume)
+{
+    static const uint8_t data[1500] = {1, 2};
+    struct spb_reservation *reservation = NULL;
+    struct spb_product_writer *writer = NULL;
+    uint64_t offset = 0;
+    uint32_t crc = 0;
+    spb_status status = spb_reservation_new_extent(volume, 20, 3, &reservation, &err);
+
+    if (spb_is_ok(status))
+        status = spb_product_writer_new(volume, reservation, sizeof(data), &writer, &err);
+    if (spb_is_ok(status))
+        status = spb_product_writer_write(writer, data, sizeof(data), &err);
+    if (spb_is_ok(status))
+        status = spb_product_writer_sync(writer, &offset, &crc, &err);
+    spb_product_writer_free(writer);
+    writer = NULL;
+    if (spb_is_ok(status))
+        status = spb_product_writer_resume(volume, reservation, sizeof(data), offset, crc, &writer,
+                                           &err);
+    spb_product_writer_free(writer);
+    spb_reservation_free(reservation);
+    return status;
+}
+
 static spb_status do_describe(struct spb_volume *volume)
 {
     struct spb_param_put put = {1, "two", 3, SPB_ANY_GENERATION};
@@ -187,6 +213,7 @@ static const struct {
     {"batch", do_batch},
     {"complete", do_complete},
     {"describe", do_describe},
+    {"upload", do_upload},
 };
 
 static uint8_t *bytes_of(struct spb_volume *volume, size_t n)

@@ -314,9 +314,10 @@ SPB_API SPB_MUST_USE spb_status spb_reservation_pin(struct spb_volume *volume,
 SPB_API void spb_reservation_free(struct spb_reservation *reservation);
 
 /*
- * Writes a product's bytes to its reservation, in order, in constant memory. finish applies the
- * length rule to the tail (one 0x80 where zeros would read back as another length). The bytes are
- * durable with the group that publishes them. All do I/O only and block.
+ * Writes a product's bytes to its reservation, which outlives the writer, in order, in constant
+ * memory. finish applies the length rule to the tail (one 0x80 where zeros would read back as
+ * another length). The bytes are durable with the group that publishes them. All do I/O only and
+ * block.
  */
 struct spb_product_writer;
 SPB_API SPB_MUST_USE spb_status spb_product_writer_new(struct spb_volume *volume,
