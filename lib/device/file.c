@@ -295,6 +295,37 @@ static spb_status file_zero(struct spb_device *device, uint64_t offset, uint64_t
     return write_zeros(device, offset, n, err);
 }
 
+/* Errors that say: not between these two files, or not in this kernel. */
+static bool cannot_copy(int number)
+{
+    return number == EXDEV || number == EINVAL || number == EOPNOTSUPP || number == ENOSYS ||
+           number == EPERM || number == ETXTBSY;
+}
+
+static spb_status file_copy(struct spb_device *device, uint64_t offset, struct spb_device *from,
+                            uint64_t from_offset, uint64_t n, struct spb_error *err)
+{
+    off_t in = (off_t)from_offset, out = (off_t)offset;
+
+    while (n > 0) {
+        ssize_t done = copy_file_range(of(from)->fd, &in, of(device)->fd, &out, (size_t)n, 0);
+        if (done < 0 && errno == EINTR)
+            continue;
+        /* Some file systems copy nothing and say so with 0: reading tells whether it ends there. */
+        if (done == 0 || (done < 0 && cannot_copy(errno)))
+            return spb_fail_errno(err, SPB_UNSUPPORTED, done < 0 ? errno : 0,
+                                  "cannot copy from %s to %s within the kernel", from->name,
+                                  device->name);
+        if (done < 0)
+            return spb_fail_errno(err, SPB_IO, errno,
+                                  "cannot copy %llu bytes at %llu of %s to %llu of %s",
+                                  (unsigned long long)n, (unsigned long long)in, from->name,
+                                  (unsigned long long)out, device->name);
+        n -= (uint64_t)done;
+    }
+    return spb_ok();
+}
+
 static spb_status file_forgive(struct spb_device *device, struct spb_error *err)
 {
     struct file_device *file = of(device);
@@ -330,6 +361,7 @@ static const struct spb_device_ops file_ops = {
     .flush = file_flush,
     .zero = file_zero,
     .forgive = file_forgive,
+    .copy = file_copy,
     .close = file_close,
 };
 

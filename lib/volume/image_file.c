@@ -30,23 +30,23 @@ static spb_status check_options(const struct spb_format_options *options, const 
     return spb_ok();
 }
 
-static spb_status check_device(const struct spb_device *device,
-                               const struct spb_format_options *options, struct spb_error *err)
+spb_status spb_format_check_device(const struct spb_device *device, uint32_t total_blocks,
+                                   uint32_t sector_size, struct spb_error *err)
 {
-    uint64_t blocks = options->total_blocks, need = blocks * options->sector_size;
+    uint64_t blocks = total_blocks, need = blocks * sector_size;
     uint64_t quotient = device->size_bytes % blocks == 0 ? device->size_bytes / blocks : 0;
 
     if (need > device->size_bytes)
         return spb_fail(err, SPB_INVALID,
                         "cannot initialise %s: %u blocks of %u bytes need %llu bytes, it has %llu",
-                        device->name, options->total_blocks, options->sector_size,
-                        (unsigned long long)need, (unsigned long long)device->size_bytes);
-    if (spb_sector_size_is_valid(quotient) && quotient != options->sector_size)
+                        device->name, total_blocks, sector_size, (unsigned long long)need,
+                        (unsigned long long)device->size_bytes);
+    if (spb_sector_size_is_valid(quotient) && quotient != sector_size)
         return spb_fail(err, SPB_INVALID,
                         "cannot initialise %s: its %llu bytes and %u blocks would be taken for "
                         "sector size %llu, not %u; choose another number of blocks",
-                        device->name, (unsigned long long)device->size_bytes, options->total_blocks,
-                        (unsigned long long)quotient, options->sector_size);
+                        device->name, (unsigned long long)device->size_bytes, total_blocks,
+                        (unsigned long long)quotient, sector_size);
     return spb_ok();
 }
 
@@ -67,7 +67,7 @@ spb_status spb_volume_format(struct spb_device *device, const struct spb_format_
                              struct spb_error *err)
 {
     SPB_TRY(check_options(options, device->name, err));
-    SPB_TRY(check_device(device, options, err));
+    SPB_TRY(spb_format_check_device(device, options->total_blocks, options->sector_size, err));
     struct spb_superblock super = {
         .format_version = SPB_FORMAT_VERSION,
         .tenant_id = options->tenant_id,

@@ -137,8 +137,8 @@ void spb_product_space(const struct spb_volume *volume, uint64_t *free_blocks,
 
 /* ---- Reservations --------------------------------------------------------------------------- */
 
-static void link_locked(struct spb_volume *volume, struct spb_reservation *reservation,
-                        uint64_t block_offset, uint64_t block_count)
+void spb_reservation_link_locked(struct spb_volume *volume, struct spb_reservation *reservation,
+                                 uint64_t block_offset, uint64_t block_count)
 {
     reservation->volume = volume;
     reservation->life = atomic_load(&volume->life);
@@ -198,7 +198,7 @@ spb_status spb_reservation_new(struct spb_volume *volume, uint64_t size_bytes,
     else if (blocks > 0 && !search.found)
         status = fail_space(volume, size_bytes, blocks, &search, err);
     else
-        link_locked(volume, made, search.best.start, blocks == 0 ? 0 : search.want);
+        spb_reservation_link_locked(volume, made, search.best.start, blocks == 0 ? 0 : search.want);
     (void)pthread_mutex_unlock(&volume->lock);
     if (!spb_is_ok(status)) {
         free(made);
@@ -256,7 +256,8 @@ static spb_status hold_at(struct spb_volume *volume, uint32_t block_offset, uint
         if (blocks > place.length)
             status = fail_in_use(volume, block_offset, blocks, place.length, err);
         else
-            link_locked(volume, made, block_offset, blocks + (one_more && place.length > blocks));
+            spb_reservation_link_locked(volume, made, block_offset,
+                                        blocks + (one_more && place.length > blocks));
     }
     (void)pthread_mutex_unlock(&volume->lock);
     free(covered);
@@ -305,7 +306,7 @@ spb_status spb_reservation_pin(struct spb_volume *volume, const struct spb_produ
     if (made == NULL)
         return spb_fail_memory(err, "pinning a product");
     (void)pthread_mutex_lock(&volume->lock);
-    link_locked(volume, made, product->block_offset, product->block_count);
+    spb_reservation_link_locked(volume, made, product->block_offset, product->block_count);
     (void)pthread_mutex_unlock(&volume->lock);
     *reservation = made;
     return spb_ok();
@@ -324,16 +325,22 @@ spb_status spb_reservation_check_life(const struct spb_reservation *reservation,
                     volume->device->name);
 }
 
+void spb_reservation_unlink_locked(struct spb_reservation *reservation)
+{
+    struct spb_reservation **link = &reservation->volume->reservations;
+
+    while (*link != reservation)
+        link = &(*link)->next;
+    *link = reservation->next;
+}
+
 void spb_reservation_free(struct spb_reservation *reservation)
 {
     if (reservation == NULL)
         return;
     struct spb_volume *volume = reservation->volume;
     (void)pthread_mutex_lock(&volume->lock);
-    struct spb_reservation **link = &volume->reservations;
-    while (*link != reservation)
-        link = &(*link)->next;
-    *link = reservation->next;
+    spb_reservation_unlink_locked(reservation);
     if (reservation->written && reservation->published_by == NULL)
         atomic_fetch_add(&volume->stale_marks, 1);
     (void)pthread_mutex_unlock(&volume->lock);
@@ -350,7 +357,7 @@ static bool hold(struct spb_volume *volume, struct search search,
     (void)pthread_mutex_lock(&volume->lock);
     bool found = search_locked(volume, &search) && search.found;
     if (found)
-        link_locked(volume, made, search.best.start, search.want);
+        spb_reservation_link_locked(volume, made, search.best.start, search.want);
     (void)pthread_mutex_unlock(&volume->lock);
     if (!found) {
         free(made);

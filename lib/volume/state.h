@@ -207,6 +207,17 @@ bool spb_space_just_below(const struct spb_volume *volume, uint32_t block);
 /* Do the blocks of two well-formed products meet? */
 bool spb_products_overlap(const struct spb_product *a, const struct spb_product *b);
 
+/* Puts a reservation on the volume's list, and takes it off. Its memory is the caller's. */
+void spb_reservation_link_locked(struct spb_volume *volume, struct spb_reservation *reservation,
+                                 uint64_t block_offset, uint64_t block_count);
+void spb_reservation_unlink_locked(struct spb_reservation *reservation);
+
+/* ---- Images (image_file.c) ---- */
+/* Is the device large enough, and will its size not be taken for another sector size? */
+SPB_MUST_USE spb_status spb_format_check_device(const struct spb_device *device,
+                                                uint32_t total_blocks, uint32_t sector_size,
+                                                struct spb_error *err);
+
 /* ---- Carrying out (carry.c): the one place that writes and flushes metadata ---- */
 /* Writes the sectors (each at most once), then flushes; sorts them by number. */
 SPB_MUST_USE spb_status spb_carry_round(struct spb_device *device, struct spb_sector *sectors,

@@ -182,6 +182,21 @@ static spb_status do_upload(struct spb_volume *volume)
     return status;
 }
 
+static spb_status do_snapshot(struct spb_volume *volume)
+{
+    struct spb_snapshot *snapshot = NULL;
+    struct spb_device *device = NULL;
+    spb_status status = spb_snapshot_new(volume, &snapshot, &err);
+
+    if (spb_is_ok(status))
+        status = spb_device_memory_new(spb_snapshot_size_bytes(snapshot), &device, &err);
+    if (spb_is_ok(status))
+        status = spb_snapshot_copy(snapshot, device, NULL, NULL, NULL, &err);
+    spb_device_close(device);
+    spb_snapshot_free(snapshot);
+    return status;
+}
+
 static spb_status do_describe(struct spb_volume *volume)
 {
     struct spb_param_put put = {1, "two", 3, SPB_ANY_GENERATION};
@@ -214,6 +229,7 @@ static const struct {
     {"complete", do_complete},
     {"describe", do_describe},
     {"upload", do_upload},
+    {"snapshot", do_snapshot},
 };
 
 static uint8_t *bytes_of(struct spb_volume *volume, size_t n)

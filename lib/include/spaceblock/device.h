@@ -49,6 +49,13 @@ struct spb_device_ops {
      * read_medium. Refused (SPB_UNSUPPORTED) where read_medium is not to be had.
      */
     spb_status (*forgive)(struct spb_device *device, struct spb_error *err);
+    /*
+     * May be NULL. Copies n bytes from a device with the same table, durable as a write is, without
+     * a detour through memory. SPB_UNSUPPORTED where that cannot be had between these two; then
+     * some of it may be copied already.
+     */
+    spb_status (*copy)(struct spb_device *device, uint64_t offset, struct spb_device *from,
+                       uint64_t from_offset, uint64_t n, struct spb_error *err);
     /* Ends the device and frees it; locks are dropped with it. */
     void (*close)(struct spb_device *device);
 };
@@ -72,6 +79,11 @@ SPB_API SPB_MUST_USE spb_status spb_device_write(struct spb_device *device, uint
                                                  const void *data, size_t n, struct spb_error *err);
 SPB_API SPB_MUST_USE spb_status spb_device_flush(struct spb_device *device, struct spb_error *err);
 SPB_API SPB_MUST_USE spb_status spb_device_zero(struct spb_device *device, uint64_t offset,
+                                                uint64_t n, struct spb_error *err);
+/* Copies bytes from another device, by whatever means the two have; reading and writing at last.
+ * Where their file system can share blocks between files, it may. */
+SPB_API SPB_MUST_USE spb_status spb_device_copy(struct spb_device *device, uint64_t offset,
+                                                struct spb_device *from, uint64_t from_offset,
                                                 uint64_t n, struct spb_error *err);
 SPB_API SPB_MUST_USE spb_status spb_device_forgive(struct spb_device *device,
                                                    struct spb_error *err);

@@ -441,7 +441,8 @@ struct spb_snapshot;
 /*
  * Takes the metadata as it is published, and pins the extents of all products: those that are
  * deleted or replaced later keep their blocks until spb_snapshot_free. The actor's; no I/O. Of a
- * volume opened for reading it holds only while nobody else changes the image.
+ * volume opened for reading it holds only while nobody else changes the image; of a poisoned one it
+ * has the state before the change that failed.
  */
 SPB_API SPB_MUST_USE spb_status spb_snapshot_new(struct spb_volume *volume,
                                                  struct spb_snapshot **snapshot,
