@@ -122,7 +122,7 @@ static spb_status shadow_init(struct shadow *shadow, const struct spb_group *gro
                               struct spb_error *err)
 {
     const struct spb_geometry *geo = &group->volume->geo;
-    size_t mirrored = (size_t)geo->meta_blocks * geo->block_size / SPB_SECTOR_SIZE;
+    size_t mirrored = spb_meta_sectors(geo);
     size_t room = sectors_touched(group) + 1;
 
     if (room > mirrored)
@@ -174,6 +174,9 @@ static spb_status carry_rounds(struct spb_group *group, struct shadow *shadow,
 {
     spb_status status = spb_ok();
 
+    (void)pthread_mutex_lock(&group->volume->lock);
+    spb_group_mark_sectors_locked(group, true);
+    (void)pthread_mutex_unlock(&group->volume->lock);
     for (uint32_t round = 0; spb_is_ok(status) && round < group->rounds; round++)
         status = carry_one(shadow, round, out, err);
     if (!spb_is_ok(status)) {

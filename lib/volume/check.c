@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "volume/state.h"
+#include "volume/check.h"
 
 const char *spb_finding_name(enum spb_finding_kind kind)
 {
@@ -28,12 +28,8 @@ const char *spb_finding_name(enum spb_finding_kind kind)
     return names[kind];
 }
 
-static spb_status add(struct spb_report *report, enum spb_finding_kind kind, uint32_t index,
-                      bool repairable, struct spb_error *err, const char *format, ...)
-    __attribute__((format(printf, 6, 7)));
-
-static spb_status add(struct spb_report *report, enum spb_finding_kind kind, uint32_t index,
-                      bool repairable, struct spb_error *err, const char *format, ...)
+spb_status spb_report_add(struct spb_report *report, enum spb_finding_kind kind, uint32_t index,
+                          bool repairable, struct spb_error *err, const char *format, ...)
 {
     va_list args;
     struct spb_finding *findings = report->findings;
@@ -69,7 +65,7 @@ static spb_status check_medium(struct spb_volume *volume, struct spb_report *rep
         return status;
     SPB_TRY(spb_medium_compare(volume, &differing, &count, err));
     for (size_t i = 0; spb_is_ok(status) && i < count; i++)
-        status = add(
+        status = spb_report_add(
             report, SPB_FINDING_MEDIUM, (uint32_t)differing[i].number, true, err,
             "sector %llu (block %llu) of the medium no longer holds what was made durable "
             "there",
@@ -79,8 +75,8 @@ static spb_status check_medium(struct spb_volume *volume, struct spb_report *rep
     return status;
 }
 
-static spb_status check_params(const struct spb_volume *volume, struct spb_report *report,
-                               struct spb_error *err)
+spb_status spb_check_params(const struct spb_volume *volume, struct spb_report *report,
+                            struct spb_error *err)
 {
     struct spb_param param;
 
@@ -93,9 +89,9 @@ static spb_status check_params(const struct spb_volume *volume, struct spb_repor
             report->params_superseded += !param.newest;
         } else {
             report->params_corrupt++;
-            SPB_TRY(add(report, SPB_FINDING_PARAM_CORRUPT, i, true, err,
-                        "parameter slot %u is corrupt: it shows id %u and generation %u", i,
-                        param.id, param.generation));
+            SPB_TRY(spb_report_add(report, SPB_FINDING_PARAM_CORRUPT, i, true, err,
+                                   "parameter slot %u is corrupt: it shows id %u and generation %u",
+                                   i, param.id, param.generation));
         }
     }
     return spb_ok();
@@ -127,21 +123,23 @@ static spb_status check_pointer(const struct spb_volume *volume, uint32_t zero_s
     uint32_t pointer = volume->pointer;
 
     if (zero_slots > 0)
-        SPB_TRY(add(report, SPB_FINDING_POINTER, pointer, false, err,
-                    "the event pointer is %u, but %u of the live slots were never written, that of "
-                    "event %u first: the pointer may be ahead of the records",
-                    pointer, zero_slots, first_zero));
+        SPB_TRY(spb_report_add(
+            report, SPB_FINDING_POINTER, pointer, false, err,
+            "the event pointer is %u, but %u of the live slots were never written, that of "
+            "event %u first: the pointer may be ahead of the records",
+            pointer, zero_slots, first_zero));
     uint32_t records = pointer == 0 ? count_valid_records(volume) : 0;
     if (records > 0)
-        SPB_TRY(add(report, SPB_FINDING_POINTER, 0, false, err,
-                    "the event pointer is 0, but %u slots hold a valid record: the pointer was "
-                    "lost, or the first append was cut off",
-                    records));
+        SPB_TRY(spb_report_add(
+            report, SPB_FINDING_POINTER, 0, false, err,
+            "the event pointer is 0, but %u slots hold a valid record: the pointer was "
+            "lost, or the first append was cut off",
+            records));
     return spb_ok();
 }
 
-static spb_status check_events(const struct spb_volume *volume, struct spb_report *report,
-                               struct spb_error *err)
+spb_status spb_check_events(const struct spb_volume *volume, struct spb_report *report,
+                            struct spb_error *err)
 {
     uint32_t pointer = spb_event_pointer(volume), zero_slots = 0, first_zero = 0;
     struct spb_event event;
@@ -154,55 +152,47 @@ static spb_status check_events(const struct spb_volume *volume, struct spb_repor
         report->events_corrupt++;
         if (slot_is_zero(volume, i) && zero_slots++ == 0)
             first_zero = i;
-        SPB_TRY(add(report, SPB_FINDING_EVENT_CORRUPT, i, true, err,
-                    "event %u is corrupt: its record's CRC or length is wrong", i));
+        SPB_TRY(spb_report_add(report, SPB_FINDING_EVENT_CORRUPT, i, true, err,
+                               "event %u is corrupt: its record's CRC or length is wrong", i));
     }
     return check_pointer(volume, zero_slots, first_zero, report, err);
 }
 
 /* ---- Products ------------------------------------------------------------------------------- */
 
-/* One reading of the catalog, with what the data of each entry turned out to be. */
-struct survey {
-    struct spb_product *products;
-    uint32_t count;
-    spb_progress progress;
-    void *user;
-    uint64_t done, total; /* bytes */
-};
-
-static bool forward(void *user, uint64_t done, uint64_t total)
+bool spb_survey_progress(void *user, uint64_t done, uint64_t total)
 {
-    struct survey *survey = user;
+    struct spb_survey *survey = user;
+    uint64_t sum = survey->done + done;
 
     (void)total;
     return survey->progress == NULL ||
-           survey->progress(survey->user, survey->done + done, survey->total);
+           survey->progress(survey->user, sum, sum > survey->total ? sum : survey->total);
 }
 
-static bool has_data(const struct spb_product *product)
+bool spb_survey_has_data(const struct spb_product *product)
 {
     return product->state != SPB_PRODUCT_FREE && product->state != SPB_PRODUCT_INVALID;
 }
 
-static spb_status survey_products(struct spb_volume *volume, struct survey *survey,
+static spb_status survey_products(struct spb_volume *volume, struct spb_survey *survey,
                                   struct spb_error *err)
 {
     uint32_t unit = volume->geo.block_size;
 
     for (uint32_t i = 0; i < survey->count; i++) {
         SPB_TRY(spb_product_entry(volume, i, &survey->products[i], err));
-        if (has_data(&survey->products[i]))
+        if (spb_survey_has_data(&survey->products[i]))
             survey->total += (uint64_t)survey->products[i].block_count * unit;
     }
     for (uint32_t i = 0; i < survey->count; i++) {
         struct spb_product *product = &survey->products[i];
         uint64_t length = 0;
-        if (!has_data(product))
+        if (!spb_survey_has_data(product))
             continue;
         /* Read again even where an earlier reading was good: a check is about the medium now. */
         spb_status status =
-            spb_product_verify_again(volume, product, forward, survey, &length, err);
+            spb_product_verify_again(volume, product, spb_survey_progress, survey, &length, err);
         if (!spb_is_ok(status) && status.code != SPB_CORRUPT && status.code != SPB_IO)
             return status;
         product->state = spb_is_ok(status) ? SPB_PRODUCT_GOOD : SPB_PRODUCT_ROTTEN;
@@ -215,7 +205,7 @@ static spb_status survey_products(struct spb_volume *volume, struct survey *surv
 }
 
 /* Is there an entry below that counts for the same name? Only good ones count. */
-static bool is_shadowed(const struct survey *survey, uint32_t index)
+static bool is_shadowed(const struct spb_survey *survey, uint32_t index)
 {
     const struct spb_product *product = &survey->products[index];
 
@@ -240,25 +230,38 @@ static void printable(const struct spb_product *product, char out[SPB_PRODUCT_NA
     out[n] = '\0';
 }
 
-static spb_status check_overlaps(const struct survey *survey, uint32_t index,
+static spb_status check_overlaps(const struct spb_survey *survey, uint32_t index,
                                  struct spb_report *report, struct spb_error *err)
 {
     for (uint32_t i = 0; i < survey->count; i++) {
-        if (i == index || !has_data(&survey->products[i]) ||
+        if (i == index || !spb_survey_has_data(&survey->products[i]) ||
             !spb_products_overlap(&survey->products[i], &survey->products[index]))
             continue;
-        return add(report, SPB_FINDING_PRODUCT_OVERLAP, index, false, err,
-                   "catalog entry %u (blocks %u to %llu) overlaps entry %u", index,
-                   survey->products[index].block_offset,
-                   (unsigned long long)survey->products[index].block_offset +
-                       survey->products[index].block_count - 1,
-                   i);
+        return spb_report_add(report, SPB_FINDING_PRODUCT_OVERLAP, index, false, err,
+                              "catalog entry %u (blocks %u to %llu) overlaps entry %u", index,
+                              survey->products[index].block_offset,
+                              (unsigned long long)survey->products[index].block_offset +
+                                  survey->products[index].block_count - 1,
+                              i);
     }
     return spb_ok();
 }
 
-static spb_status report_entry(const struct survey *survey, uint32_t index,
-                               struct spb_report *report, struct spb_error *err)
+spb_status spb_report_rotten(const struct spb_product *product, struct spb_report *report,
+                             struct spb_error *err)
+{
+    char name[SPB_PRODUCT_NAME_MAX + 1];
+
+    printable(product, name);
+    report->products_bad++;
+    return spb_report_add(report, SPB_FINDING_PRODUCT_ROTTEN, product->entry, true, err,
+                          "product %s (catalog entry %u) is corrupt: its data cannot be read, or "
+                          "does not match its CRC",
+                          name, product->entry);
+}
+
+spb_status spb_survey_report(const struct spb_survey *survey, uint32_t index,
+                             struct spb_report *report, struct spb_error *err)
 {
     const struct spb_product *product = &survey->products[index];
     char name[SPB_PRODUCT_NAME_MAX + 1];
@@ -268,40 +271,43 @@ static spb_status report_entry(const struct survey *survey, uint32_t index,
     printable(product, name);
     if (product->state == SPB_PRODUCT_INVALID) {
         report->products_bad++;
-        return add(report, SPB_FINDING_ENTRY_INVALID, index, true, err,
-                   "catalog entry %u (%s) is corrupt: name of %u bytes, %u blocks from %u", index,
-                   name, product->name_len, product->block_count, product->block_offset);
+        return spb_report_add(
+            report, SPB_FINDING_ENTRY_INVALID, index, true, err,
+            "catalog entry %u (%s) is corrupt: name of %u bytes, %u blocks from %u", index, name,
+            product->name_len, product->block_count, product->block_offset);
     }
     SPB_TRY(check_overlaps(survey, index, report, err));
-    if (product->state == SPB_PRODUCT_ROTTEN) {
-        report->products_bad++;
-        return add(report, SPB_FINDING_PRODUCT_ROTTEN, index, true, err,
-                   "product %s (catalog entry %u) is corrupt: its data cannot be read, or does not "
-                   "match its CRC",
-                   name, index);
-    }
+    if (product->state == SPB_PRODUCT_ROTTEN)
+        return spb_report_rotten(product, report, err);
     report->products_good++;
     if (is_shadowed(survey, index))
-        return add(report, SPB_FINDING_PRODUCT_DUPLICATE, index, true, err,
-                   "catalog entry %u has the name %s of an entry below, which counts", index, name);
+        return spb_report_add(report, SPB_FINDING_PRODUCT_DUPLICATE, index, true, err,
+                              "catalog entry %u has the name %s of an entry below, which counts",
+                              index, name);
     return spb_ok();
+}
+
+void spb_report_space(const struct spb_volume *volume, struct spb_report *report)
+{
+    uint32_t largest;
+
+    spb_product_space(volume, &report->blocks_free, &largest);
+    report->blocks_used = volume->geo.dp_size - report->blocks_free;
 }
 
 static spb_status check_products(struct spb_volume *volume, spb_progress progress, void *user,
                                  struct spb_report *report, struct spb_error *err)
 {
-    struct survey survey = {.count = volume->geo.entries, .progress = progress, .user = user};
-    uint32_t largest;
+    struct spb_survey survey = {.count = volume->geo.entries, .progress = progress, .user = user};
 
     survey.products = calloc((size_t)survey.count + 1, sizeof(*survey.products));
     if (survey.products == NULL)
         return spb_fail_memory(err, "checking a volume");
     spb_status status = survey_products(volume, &survey, err);
     for (uint32_t i = 0; spb_is_ok(status) && i < survey.count; i++)
-        status = report_entry(&survey, i, report, err);
+        status = spb_survey_report(&survey, i, report, err);
     free(survey.products);
-    spb_product_space(volume, &report->blocks_free, &largest);
-    report->blocks_used = volume->geo.dp_size - report->blocks_free;
+    spb_report_space(volume, report);
     return status;
 }
 
@@ -312,9 +318,9 @@ spb_status spb_volume_check(struct spb_volume *volume, spb_progress progress, vo
     spb_status status = check_medium(volume, &made, err);
 
     if (spb_is_ok(status))
-        status = check_params(volume, &made, err);
+        status = spb_check_params(volume, &made, err);
     if (spb_is_ok(status))
-        status = check_events(volume, &made, err);
+        status = spb_check_events(volume, &made, err);
     if (spb_is_ok(status))
         status = check_products(volume, progress, user, &made, err);
     if (!spb_is_ok(status)) {

@@ -312,6 +312,19 @@ spb_status spb_group_encode(const struct spb_group *group, uint8_t **bytes, size
     return spb_ok();
 }
 
+void spb_group_mark_sectors_locked(struct spb_group *group, bool writing)
+{
+    struct spb_volume *volume = group->volume;
+
+    for (size_t i = 0; i < group->edit_count; i++) {
+        size_t at = spb_meta_index(&volume->geo, group->edits[i].at);
+        size_t last = (at + group->edits[i].size - 1) / SPB_SECTOR_SIZE;
+        for (size_t sector = at / SPB_SECTOR_SIZE; sector <= last; sector++)
+            if ((volume->versions[sector] % 2 == 0) == writing)
+                volume->versions[sector]++;
+    }
+}
+
 /* ---- Make visible --------------------------------------------------------------------------- */
 
 static void apply_edits(struct spb_group *group)
@@ -352,6 +365,7 @@ void spb_group_make_visible(struct spb_group *group)
     if (group->catalog != NULL)
         adopt_notes(group);
     apply_edits(group);
+    spb_group_mark_sectors_locked(group, false);
     for (uint32_t i = 0; i < volume->geo.param_slots; i++)
         volume->cells[i] = group->cells[i].cell;
     volume->pointer = group->pointer;

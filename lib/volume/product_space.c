@@ -312,6 +312,24 @@ spb_status spb_reservation_pin(struct spb_volume *volume, const struct spb_produ
     return spb_ok();
 }
 
+spb_status spb_reservation_pin_entry(struct spb_volume *volume, uint32_t entry,
+                                     struct spb_product *product,
+                                     struct spb_reservation **reservation, struct spb_error *err)
+{
+    struct spb_reservation *made = calloc(1, sizeof(*made));
+
+    if (made == NULL)
+        return spb_fail_memory(err, "pinning a product");
+    (void)pthread_mutex_lock(&volume->lock);
+    spb_product_from(&volume->geo, spb_catalog_of(volume), volume->notes, entry, product);
+    bool has_blocks = product->state != SPB_PRODUCT_FREE && product->state != SPB_PRODUCT_INVALID;
+    spb_reservation_link_locked(volume, made, has_blocks ? product->block_offset : 0,
+                                has_blocks ? product->block_count : 0);
+    (void)pthread_mutex_unlock(&volume->lock);
+    *reservation = made;
+    return spb_ok();
+}
+
 spb_status spb_reservation_check_life(const struct spb_reservation *reservation,
                                       struct spb_error *err)
 {

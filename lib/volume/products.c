@@ -111,8 +111,7 @@ spb_status spb_product_find_at(const struct spb_volume *volume, uint32_t block_o
                     block_offset, volume->device->name);
 }
 
-/* Do two products describe the same bytes in the same place? */
-static bool is_same_entry(const struct spb_product *a, const struct spb_product *b)
+bool spb_product_is_same(const struct spb_product *a, const struct spb_product *b)
 {
     return a->block_offset == b->block_offset && a->block_count == b->block_count &&
            a->product_class == b->product_class && a->priority == b->priority && a->crc == b->crc &&
@@ -130,7 +129,7 @@ void spb_product_note(struct spb_volume *volume, const struct spb_product *produ
     struct spb_note *note = &volume->notes[product->entry];
     spb_product_from(&volume->geo, spb_catalog_of(volume), volume->notes, product->entry, &now);
     if (now.state != SPB_PRODUCT_FREE && now.state != SPB_PRODUCT_INVALID &&
-        is_same_entry(&now, product)) {
+        spb_product_is_same(&now, product)) {
         note->state = good ? SPB_PRODUCT_GOOD : SPB_PRODUCT_ROTTEN;
         note->length = good ? length : 0;
     }

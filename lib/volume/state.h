@@ -77,6 +77,8 @@ struct spb_volume {
     pthread_mutex_t lock;
     uint8_t *meta;          /* the mirror: meta_blocks x block_size bytes */
     struct spb_cell *cells; /* param_slots */
+    /* Of each mirrored sector: odd while it may be on the medium otherwise than in the mirror. */
+    uint32_t *versions;
     uint32_t pointer;
     struct spb_note *notes; /* entries */
     struct spb_reservation *reservations;
@@ -114,6 +116,12 @@ static inline bool spb_catalog_is_one_sector(const struct spb_geometry *geo)
 size_t spb_meta_index(const struct spb_geometry *geo, uint64_t at);
 /* The reverse. */
 uint64_t spb_meta_device_offset(const struct spb_geometry *geo, size_t index);
+
+/* Sectors that are mirrored. */
+static inline size_t spb_meta_sectors(const struct spb_geometry *geo)
+{
+    return (size_t)geo->meta_blocks * geo->block_size / SPB_SECTOR_SIZE;
+}
 
 /* ---- Loading (volume.c, params.c, products.c) ---- */
 void spb_geometry_derive(const struct spb_superblock *super, uint32_t sector_size,
@@ -204,6 +212,14 @@ SPB_MUST_USE spb_status spb_reservation_check_life(const struct spb_reservation 
                                                    struct spb_error *err);
 /* Is the block before this one free? */
 bool spb_space_just_below(const struct spb_volume *volume, uint32_t block);
+/* Do two products describe the same bytes in the same place? */
+bool spb_product_is_same(const struct spb_product *a, const struct spb_product *b);
+/* The entry as it is now, its extent pinned in the same moment (nothing, of one that has no data).
+ */
+SPB_MUST_USE spb_status spb_reservation_pin_entry(struct spb_volume *volume, uint32_t entry,
+                                                  struct spb_product *product,
+                                                  struct spb_reservation **reservation,
+                                                  struct spb_error *err);
 /* Do the blocks of two well-formed products meet? */
 bool spb_products_overlap(const struct spb_product *a, const struct spb_product *b);
 
@@ -308,6 +324,8 @@ SPB_MUST_USE spb_status spb_group_state_change(struct spb_group *group, const ui
 void spb_group_assert_open(const struct spb_group *group);
 /* Settles what only the whole group decides: pointer writes. */
 SPB_MUST_USE spb_status spb_group_seal(struct spb_group *group, struct spb_error *err);
+/* Notes that the group's sectors are being written from now on, or are published as written. */
+void spb_group_mark_sectors_locked(struct spb_group *group, bool writing);
 /* Takes the seal back, so that more can be decided. */
 void spb_group_unseal(struct spb_group *group);
 /* Notes an id as busy. */

@@ -181,8 +181,22 @@ static void adopt(struct spb_volume *volume, struct loaded *loaded)
     volume->cells = loaded->cells;
     volume->notes = loaded->notes;
     volume->pointer = loaded->pointer;
+    for (size_t i = 0; i < spb_meta_sectors(&volume->geo); i++)
+        volume->versions[i] = (volume->versions[i] | 1) + 1;
     (void)pthread_mutex_unlock(&volume->lock);
     loaded_done(&old);
+}
+
+static spb_status adopt_first(struct spb_volume *volume, struct loaded *loaded,
+                              struct spb_error *err)
+{
+    volume->versions = calloc(spb_meta_sectors(&volume->geo), sizeof(*volume->versions));
+    if (volume->versions == NULL) {
+        loaded_done(loaded);
+        return spb_fail_memory(err, "opening a volume");
+    }
+    adopt(volume, loaded);
+    return spb_ok();
 }
 
 /* Frees everything but the device. */
@@ -191,6 +205,7 @@ static void volume_free(struct spb_volume *volume)
     struct loaded state = {.meta = volume->meta, .cells = volume->cells, .notes = volume->notes};
 
     loaded_done(&state);
+    free(volume->versions);
     (void)pthread_mutex_destroy(&volume->lock);
     free(volume);
 }
@@ -217,8 +232,8 @@ spb_status spb_volume_open(struct spb_device *device, const struct spb_open_opti
         opened->writable = options->writable;
         opened->super = loaded.super;
         opened->geo = loaded.geo;
-        adopt(opened, &loaded);
-        if (options->writable)
+        status = adopt_first(opened, &loaded, err);
+        if (spb_is_ok(status) && options->writable)
             status = spb_recover_duplicates(opened, err);
     }
     if (!spb_is_ok(status)) {

@@ -197,6 +197,16 @@ static spb_status do_snapshot(struct spb_volume *volume)
     return status;
 }
 
+static spb_status do_scrub(struct spb_volume *volume)
+{
+    struct spb_report report;
+    spb_status status = spb_volume_scrub(volume, NULL, NULL, &report, &err);
+
+    if (spb_is_ok(status))
+        spb_report_done(&report);
+    return status;
+}
+
 static spb_status do_describe(struct spb_volume *volume)
 {
     struct spb_param_put put = {1, "two", 3, SPB_ANY_GENERATION};
@@ -230,6 +240,7 @@ static const struct {
     {"describe", do_describe},
     {"upload", do_upload},
     {"snapshot", do_snapshot},
+    {"scrub", do_scrub},
 };
 
 static uint8_t *bytes_of(struct spb_volume *volume, size_t n)

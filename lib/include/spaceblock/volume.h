@@ -417,7 +417,9 @@ SPB_API void spb_report_done(struct spb_report *report);
  * had, in pieces of at most 256 KiB, with progress called between them (a caller that bounds its
  * rate sleeps there). Any thread, beside the actor and its groups; never blocks them for longer
  * than a copy of the metadata. Repairs nothing, and notes what became of each product's data, as
- * check does. A volume of another owner has its metadata not compared.
+ * check does. Its report is for reading: repair checks anew. Of a volume opened for reading the
+ * metadata is not compared, and of one that another owner or a guest changes nothing is promised.
+ * Beside check's findings a sector of the metadata may be told of that cannot be read.
  *
  * Finds what stood there all the while: a sector or product that was replaced, moved or deleted
  * meanwhile is looked at again as it is now, or left out where it keeps changing. Records are
