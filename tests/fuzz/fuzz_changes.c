@@ -3,7 +3,9 @@
  * volume in memory, never crash it. The first byte chooses: the bytes as they are; the same with
  * the CRC at their end made right; or changes that are decided as the input says, whose encoding
  * must be judged as before, then, carried out, as after, and which is then damaged as the rest of
- * the input says (CRC made right again) and judged once more. Single-threaded.
+ * the input says (CRC made right again) and judged once more. What can be judged can be described
+ * too, a line for each change. Some calls are completed on a volume that has nothing of them; what
+ * cannot be completed changes nothing. Single-threaded.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +26,7 @@ struct plan {
     struct spb_group *group;
     struct spb_reservation *reservations[CHANGES_MAX];
     size_t decided;
+    size_t ends[CHANGES_MAX]; /* changes stated after each turn */
 };
 
 static void fill(struct spb_volume *volume)
@@ -61,6 +64,34 @@ static struct spb_volume *small_volume(void)
     return volume;
 }
 
+static size_t lines_of(const char *text)
+{
+    size_t lines = 1;
+
+    for (; *text != '\0'; text++)
+        lines += *text == '\n';
+    return lines;
+}
+
+/* Each text has as many lines as there are changes, whatever their names hold. */
+static void describe(const uint8_t *bytes, size_t size, size_t count)
+{
+    struct spb_change_texts texts;
+
+    for (size_t first = 0; first < count; first += count / 3u + 1u) {
+        size_t n = first == 0 ? count : 1u;
+
+        SPB_ASSERT(spb_is_ok(spb_changes_describe(bytes, size, first, n, &texts, NULL)));
+        SPB_ASSERT(lines_of(texts.object) == n && lines_of(texts.before) == n &&
+                   lines_of(texts.after) == n);
+        SPB_ASSERT(spb_bytes_are_utf8(texts.object, strlen(texts.object)));
+        SPB_ASSERT(spb_bytes_are_utf8(texts.before, strlen(texts.before)));
+        SPB_ASSERT(spb_bytes_are_utf8(texts.after, strlen(texts.after)));
+        spb_change_texts_done(&texts);
+    }
+    SPB_ASSERT(spb_changes_describe(bytes, size, 0, count + 1u, &texts, NULL).code == SPB_INVALID);
+}
+
 /* Judges; where the bytes are an encoding and `all` is not UNKNOWN, every verdict must be it. */
 static bool judge(const struct spb_volume *volume, const uint8_t *bytes, size_t size,
                   enum spb_verdict all)
@@ -71,9 +102,13 @@ static bool judge(const struct spb_volume *volume, const uint8_t *bytes, size_t 
     spb_status status = spb_changes_judge(bytes, size, volume, &judgements, &count, &err);
 
     if (!spb_is_ok(status)) {
+        struct spb_change_texts texts;
+
         SPB_ASSERT(err.text[0] != '\0' && err.code == status.code);
+        SPB_ASSERT(!spb_is_ok(spb_changes_describe(bytes, size, 0, SIZE_MAX, &texts, NULL)));
         return false;
     }
+    describe(bytes, size, count);
     for (size_t i = 0; i < count; i++) {
         SPB_ASSERT(spb_verdict_name(judgements[i].verdict) != NULL);
         SPB_ASSERT(memchr(judgements[i].object, 0, sizeof judgements[i].object) != NULL);
@@ -81,6 +116,66 @@ static bool judge(const struct spb_volume *volume, const uint8_t *bytes, size_t 
     }
     free(judgements);
     return true;
+}
+
+static uint8_t *image_of(const struct spb_volume *volume)
+{
+    uint8_t *image = malloc(BLOCKS * 512u);
+
+    SPB_ASSERT(image != NULL);
+    SPB_ASSERT(spb_is_ok(
+        spb_device_read(spb_volume_device(volume), 0, image, BLOCKS * (size_t)512u, NULL)));
+    return image;
+}
+
+/* Completes; what is refused has changed nothing. The volume can be checked all the same. */
+static bool complete(struct spb_volume *volume, const uint8_t *bytes, size_t size, size_t first,
+                     size_t count)
+{
+    uint8_t *before = image_of(volume), *after;
+    struct spb_error err = {0};
+    struct spb_report report;
+    spb_status status = spb_changes_complete(bytes, size, first, count, volume, &err);
+
+    after = image_of(volume);
+    SPB_ASSERT(status.code != SPB_IO && status.code != SPB_POISONED &&
+               status.code != SPB_NO_MEMORY);
+    SPB_ASSERT(spb_is_ok(status) || memcmp(before, after, BLOCKS * (size_t)512u) == 0);
+    SPB_ASSERT(spb_is_ok(status) || err.text[0] != '\0');
+    SPB_ASSERT(spb_is_ok(spb_volume_check(volume, NULL, NULL, &report, NULL)));
+    spb_report_done(&report);
+    free(before);
+    free(after);
+    return spb_is_ok(status);
+}
+
+static enum spb_verdict sum_of(const struct spb_volume *volume, const uint8_t *bytes, size_t size,
+                               size_t first, size_t count)
+{
+    struct spb_judgement *judgements = NULL;
+    size_t total = 0;
+    enum spb_verdict sum;
+
+    SPB_ASSERT(spb_is_ok(spb_changes_judge(bytes, size, volume, &judgements, &total, NULL)));
+    SPB_ASSERT(first + count <= total);
+    sum = spb_judgements_sum(judgements + first, count);
+    free(judgements);
+    return sum;
+}
+
+/* Of changes that were decided on a volume like this one: completed, a call is done. */
+static void complete_calls(const struct plan *plan, size_t turns, const uint8_t *bytes, size_t size,
+                           uint8_t which)
+{
+    struct spb_volume *volume = small_volume();
+
+    for (size_t turn = 0; turn < turns; turn++) {
+        size_t first = turn == 0 ? 0 : plan->ends[turn - 1u], count = plan->ends[turn] - first;
+
+        if ((which >> turn & 1u) != 0 && complete(volume, bytes, size, first, count))
+            SPB_ASSERT(sum_of(volume, bytes, size, first, count) == SPB_VERDICT_AFTER);
+    }
+    spb_volume_close(volume);
 }
 
 static void fix_crc(uint8_t *bytes, size_t size)
@@ -184,11 +279,14 @@ static void decided_changes(struct spb_volume *volume, struct spb_reader *r)
     size_t size = 0;
 
     SPB_ASSERT(spb_is_ok(spb_group_new(volume, &plan.group, NULL)));
-    for (size_t turn = 0; turn < turns; turn++)
+    for (size_t turn = 0; turn < turns; turn++) {
         decide(volume, &plan, turn, r);
+        plan.ends[turn] = spb_group_change_count(plan.group);
+    }
     SPB_ASSERT((plan.decided == 0) == spb_group_is_empty(plan.group));
     SPB_ASSERT(spb_is_ok(spb_group_encode(plan.group, &bytes, &size, NULL)));
     SPB_ASSERT(judge(volume, bytes, size, SPB_VERDICT_BEFORE));
+    complete_calls(&plan, turns, bytes, size, (uint8_t)(size ^ turns * 37u));
     SPB_ASSERT(spb_is_ok(spb_group_carry_out(plan.group, NULL)));
     spb_group_make_visible(plan.group);
     spb_group_free(plan.group);
@@ -197,11 +295,12 @@ static void decided_changes(struct spb_volume *volume, struct spb_reader *r)
     SPB_ASSERT(judge(volume, bytes, size, SPB_VERDICT_AFTER));
     damage(bytes, size, r);
     fix_crc(bytes, size);
-    (void)judge(volume, bytes, size, SPB_VERDICT_UNKNOWN);
+    if (judge(volume, bytes, size, SPB_VERDICT_UNKNOWN))
+        (void)complete(volume, bytes, size, 0, plan.ends[0]);
     free(bytes);
 }
 
-static void given_bytes(const struct spb_volume *volume, const uint8_t *data, size_t size, bool fix)
+static void given_bytes(struct spb_volume *volume, const uint8_t *data, size_t size, bool fix)
 {
     uint8_t *bytes = malloc(size + 1u);
 
@@ -209,7 +308,8 @@ static void given_bytes(const struct spb_volume *volume, const uint8_t *data, si
     memcpy(bytes, data, size);
     if (fix)
         fix_crc(bytes, size);
-    (void)judge(volume, bytes, size, SPB_VERDICT_UNKNOWN);
+    if (judge(volume, bytes, size, SPB_VERDICT_UNKNOWN))
+        (void)complete(volume, bytes, size, 0, 1);
     free(bytes);
 }
 

@@ -1,8 +1,8 @@
 /*
  * Fuzzes a whole image in memory: opening it to read, walking and checking all that it holds, then
- * opening it to write, repairing and changing it, and opening it again. What a volume promises is
- * asserted on the way: reading alters nothing, repair mends what it listed and harms nothing else,
- * and what was acknowledged is there afterwards.
+ * opening it to write, scrubbing and copying it, repairing and changing it, and opening it again.
+ * What a volume promises is asserted on the way: reading alters nothing, repair mends what it
+ * listed and harms nothing else, and what was acknowledged is there afterwards.
  *
  * Input: 4 bytes that choose (see struct choice), then the image itself, or, with FLAG_PATCHES, a
  * list of records whose CRCs are made right (see apply_patch), so that few bytes reach deep.
@@ -468,6 +468,51 @@ static void read_only(const struct choice *c, const struct image *image)
     spb_volume_close(volume);
 }
 
+/* ---- Scrubbing and copying ---------------------------------------------------------------- */
+
+static void assert_same_findings(const struct spb_report *a, const struct spb_report *b)
+{
+    SPB_ASSERT(a->count == b->count);
+    for (size_t i = 0; i < a->count; i++)
+        SPB_ASSERT(a->findings[i].kind == b->findings[i].kind &&
+                   a->findings[i].index == b->findings[i].index &&
+                   strcmp(a->findings[i].text, b->findings[i].text) == 0);
+    SPB_ASSERT(a->params_valid == b->params_valid && a->params_free == b->params_free &&
+               a->events_live == b->events_live && a->products_good == b->products_good &&
+               a->products_bad == b->products_bad && a->blocks_free == b->blocks_free);
+}
+
+/* A copy, opened for reading, says what its original says. */
+static void copy(struct spb_volume *volume, const struct spb_report *original)
+{
+    struct spb_open_options options = {0, false};
+    struct spb_snapshot *snapshot = NULL;
+    struct spb_device *device = NULL;
+    struct spb_volume *copied = NULL;
+    struct spb_report report;
+
+    SPB_ASSERT(spb_is_ok(spb_snapshot_new(volume, &snapshot, NULL)));
+    SPB_ASSERT(spb_is_ok(spb_device_memory_new(spb_snapshot_size_bytes(snapshot), &device, NULL)));
+    SPB_ASSERT(spb_is_ok(spb_snapshot_copy(snapshot, device, NULL, NULL, NULL, NULL)));
+    spb_snapshot_free(snapshot);
+    SPB_ASSERT(spb_is_ok(spb_volume_open(device, &options, &copied, NULL)));
+    report = check(copied);
+    assert_same_findings(original, &report);
+    spb_report_done(&report);
+    spb_volume_close(copied);
+}
+
+static void scrub_and_copy(struct spb_volume *volume)
+{
+    struct spb_report checked = check(volume), scrubbed;
+
+    SPB_ASSERT(spb_is_ok(spb_volume_scrub(volume, NULL, NULL, &scrubbed, NULL)));
+    assert_same_findings(&checked, &scrubbed);
+    copy(volume, &checked);
+    spb_report_done(&checked);
+    spb_report_done(&scrubbed);
+}
+
 /* ---- Changing ----------------------------------------------------------------------------- */
 
 /* By kind and not by index, since closing gaps moves catalog entries. */
@@ -657,6 +702,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     read_only(&c, &image);
     volume = open_image(&c, &image, true);
     if (volume != NULL) {
+        if (c.sector_size <= 4096u)
+            scrub_and_copy(volume);
         if ((c.flags & FLAG_KEEP_DAMAGE) == 0)
             repair(volume);
         change(&c, volume);
