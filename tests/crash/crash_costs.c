@@ -34,6 +34,7 @@ static struct medium_counts carry_out(struct act *act)
 
 static void new_group(struct act *act)
 {
+    act->lab->call_count = 0;
     CHECK(act->lab, spb_is_ok(spb_group_new(act->volume, &act->group, &act->err)), "%s",
           act->err.text);
 }

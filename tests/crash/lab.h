@@ -15,7 +15,7 @@
 #include "support/model.h"
 #include "support/random.h"
 
-#define LAB_CALLS 32
+#define LAB_CALLS 1024
 
 /* The changes that one call decided. */
 struct lab_call {
