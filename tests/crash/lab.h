@@ -42,7 +42,8 @@ struct lab {
     size_t call_count;
     char where[240]; /* the state that is being checked, for messages */
     uint64_t states, recoveries, deaths, faults;
-    uint64_t completions; /* of calls that a crash left in part */
+    uint64_t settled_states; /* of this scenario, for lab_check_completion */
+    uint64_t completions;    /* of calls that a crash left in part */
 };
 
 #define CHECK(lab, cond, ...)                                                                      \

@@ -30,6 +30,7 @@ void lab_begin(struct lab *lab, const char *scenario, uint32_t block_size, uint3
     lab->size = (size_t)lab->blocks * block_size;
     lab->random = lab->seed;
     lab->where[0] = '\0';
+    lab->settled_states = 0;
     free(lab->image);
     lab->image = model_allocate(lab->size);
     model_free(lab->model);
