@@ -487,3 +487,40 @@ Test(snapshots, what_is_no_image_gets_no_identity)
     FAILS(SPB_READ_ONLY, spb_volume_set_identity(device, &other, &kit_err));
     spb_device_close(device);
 }
+
+/* Each call fails once; then the image has the old identity or the new one, and is whole. */
+Test(snapshots, every_failure_of_a_change_of_identity)
+{
+    static const struct medium_failure failures[] = {
+        {.call = MEDIUM_FLUSH, .nth = 1, .number = EIO},
+        {.call = MEDIUM_READ, .nth = 1, .number = EIO},
+        {.call = MEDIUM_WRITE, .nth = 1, .number = EIO},
+        {.call = MEDIUM_WRITE, .nth = 1, .number = ENOSPC, .short_sectors = 1},
+        {.call = MEDIUM_FLUSH, .nth = 2, .number = EIO, .reached = 0},
+        {.call = MEDIUM_FLUSH, .nth = 2, .number = EIO, .reached = 1},
+    };
+
+    for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+        struct medium *medium = medium_new((uint64_t)KIT_BLOCKS * 512, 1);
+        struct spb_volume *volume = on(medium);
+        fill(volume);
+        spb_volume_close(volume);
+        struct spb_device *device = medium_attach(medium);
+        medium_fail(medium, &failures[i]);
+        FAILS(SPB_IO, spb_volume_set_identity(device, &other, &kit_err));
+        cr_assert(medium_failed(medium));
+        spb_device_close(device);
+        medium_power_loss(medium);
+        volume = kit_open(medium_attach(medium));
+        uint16_t tenant = spb_volume_superblock(volume)->tenant_id;
+        cr_assert(tenant == 7 || tenant == 4711);
+        cr_assert(i == 5 || tenant == 7);
+        expect_filled(volume);
+        spb_volume_close(volume);
+        device = medium_attach(medium);
+        OK(spb_volume_set_identity(device, &other, &kit_err));
+        spb_device_close(device);
+        cr_assert_eq(medium_violations(medium), 0, "%s", medium_violation(medium));
+        medium_free(medium);
+    }
+}
