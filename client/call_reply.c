@@ -9,9 +9,11 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "clock.h"
 #include "ttrpc/wire.h"
 
 #define RPC_UNKNOWN 2
+#define RETRY_SECONDS_MAX UINT64_C(315576000000) /* what a Duration may hold: 10,000 years */
 #define RPC_CODE_MAX 16
 
 struct meaning_of_reason {
@@ -36,6 +38,9 @@ static const struct meaning_of_reason reasons[] = {
     {"IO_ERROR", SPB_IO},
     {"DRAINING", SPB_UNREACHABLE},
     {"DEADLINE", SPB_DEADLINE},
+    {"STILL_RUNNING", SPB_DEADLINE},
+    {"OUTCOME_UNKNOWN", SPB_IO},
+    {"REQUEST_MISMATCH", SPB_INVALID},
     {"INTERNAL", SPB_REMOTE},
 };
 
@@ -57,10 +62,10 @@ static enum spb_code meaning(int32_t rpc_code, const char *reason)
     return codes[rpc_code];
 }
 
-static bool is_error_info(const struct spb_ttrpc_view *type_url)
+/* Does a type's URL end with "/" and this name? */
+static bool is_type(const struct spb_ttrpc_view *type_url, const char *ending)
 {
-    static const char ending[] = "/google.rpc.ErrorInfo";
-    const size_t n = sizeof(ending) - 1;
+    const size_t n = strlen(ending);
 
     return type_url->size >= n && memcmp(type_url->data + type_url->size - n, ending, n) == 0;
 }
@@ -76,21 +81,52 @@ static bool is_reason(const uint8_t *data, size_t n)
     return n > 0 && n < SPB_CLIENT_REASON_SIZE;
 }
 
+/* The last field of this number and type; false where there is none, or the bytes are broken. */
+static bool find_field(const struct spb_ttrpc_view *message, uint32_t number,
+                       enum spb_wire_type type, struct spb_wire_field *found)
+{
+    struct spb_reader r = spb_reader_over(message->data, message->size);
+    struct spb_wire_field field;
+    bool is_there = false;
+
+    while (spb_wire_read_field(&r, &field)) {
+        if (field.number != number || field.type != type)
+            continue;
+        *found = field;
+        is_there = true;
+    }
+    return is_there && !r.failed;
+}
+
 /* ErrorInfo.reason is field 1. One that is broken or no name of a reason counts as absent: the
  * code and message beside it are still worth having. */
 static void take_reason(const struct spb_ttrpc_view *info, char reason[SPB_CLIENT_REASON_SIZE])
 {
-    struct spb_reader r = spb_reader_over(info->data, info->size);
-    struct spb_wire_field field, found = {.number = 0};
+    struct spb_wire_field field;
 
-    while (spb_wire_read_field(&r, &field)) {
-        if (field.number == 1 && field.type == SPB_WIRE_BYTES)
-            found = field;
-    }
-    if (r.failed || found.data == NULL || !is_reason(found.data, found.size))
+    if (!find_field(info, 1, SPB_WIRE_BYTES, &field) || !is_reason(field.data, field.size))
         return;
-    memcpy(reason, found.data, found.size);
-    reason[found.size] = '\0';
+    memcpy(reason, field.data, field.size);
+    reason[field.size] = '\0';
+}
+
+/* RetryInfo.retry_delay (1) is a Duration: seconds (1) and nanos (2), both signed. A negative or
+ * absurd one counts as absent; rounded up, so that nobody comes too early. */
+static int64_t take_retry(const struct spb_ttrpc_view *info)
+{
+    struct spb_wire_field field;
+    uint64_t seconds = 0, nanos = 0;
+
+    if (!find_field(info, 1, SPB_WIRE_BYTES, &field))
+        return -1;
+    struct spb_ttrpc_view delay = {.data = field.data, .size = field.size};
+    if (find_field(&delay, 1, SPB_WIRE_VARINT, &field))
+        seconds = field.value;
+    if (find_field(&delay, 2, SPB_WIRE_VARINT, &field))
+        nanos = field.value;
+    if (seconds > RETRY_SECONDS_MAX || nanos >= (uint64_t)SPB_NS_PER_S)
+        return -1;
+    return (int64_t)seconds * 1000 + ((int64_t)nanos + SPB_NS_PER_MS - 1) / SPB_NS_PER_MS;
 }
 
 /* C0 and C1 control characters, and DEL. The bytes are well-formed UTF-8. */
@@ -131,9 +167,12 @@ static void take_failure(const struct spb_ttrpc_response *response, struct spb_c
 
     /* A code that nobody defined is UNKNOWN, as gRPC has it. */
     reply->rpc_code = code < 0 || code > RPC_CODE_MAX ? RPC_UNKNOWN : code;
-    for (size_t i = 0; i < response->details_count && reply->reason[0] == '\0'; i++) {
-        if (is_error_info(&response->details[i].type_url))
-            take_reason(&response->details[i].value, reply->reason);
+    for (size_t i = 0; i < response->details_count; i++) {
+        const struct spb_ttrpc_detail *detail = &response->details[i];
+        if (reply->reason[0] == '\0' && is_type(&detail->type_url, "/google.rpc.ErrorInfo"))
+            take_reason(&detail->value, reply->reason);
+        if (reply->retry_after_ms < 0 && is_type(&detail->type_url, "/google.rpc.RetryInfo"))
+            reply->retry_after_ms = take_retry(&detail->value);
     }
     reply->status.code = meaning(reply->rpc_code, reply->reason);
     err->code = reply->status.code;
@@ -148,7 +187,7 @@ static void take_failure(const struct spb_ttrpc_response *response, struct spb_c
 void spb_reply_from_response(const struct spb_ttrpc_response *response,
                              struct spb_client_reply *reply, struct spb_error *err)
 {
-    *reply = (struct spb_client_reply){.status = spb_ok()};
+    *reply = (struct spb_client_reply){.status = spb_ok(), .retry_after_ms = -1};
     if (response->code != 0) {
         take_failure(response, reply, err);
         return;
@@ -159,5 +198,6 @@ void spb_reply_from_response(const struct spb_ttrpc_response *response,
 
 void spb_reply_from_error(const struct spb_error *err, struct spb_client_reply *reply)
 {
-    *reply = (struct spb_client_reply){.status = {err->code}, .rpc_code = -1, .error = err};
+    *reply = (struct spb_client_reply){
+        .status = {err->code}, .rpc_code = -1, .error = err, .retry_after_ms = -1};
 }

@@ -88,12 +88,34 @@ static struct spb_ttrpc_view view_of(const char *text)
     return (struct spb_ttrpc_view){.data = (const uint8_t *)text, .size = strlen(text)};
 }
 
-/* The daemon's deadline is relative too, and 0 would mean none. */
-static int64_t timeout_ns(int64_t timeout_ms)
+/* The daemon's deadline is relative, and 0 would mean none. */
+static int64_t timeout_ns(int64_t deadline_ns, int64_t now_ns)
 {
-    if (timeout_ms < 0 || timeout_ms > SPB_TIMEOUT_MS_MAX)
+    if (deadline_ns == SPB_NO_DEADLINE)
         return 0;
-    return timeout_ms == 0 ? 1 : timeout_ms * SPB_NS_PER_MS;
+    return deadline_ns <= now_ns ? 1 : deadline_ns - now_ns;
+}
+
+static spb_status check_frame(const char *service, const char *method, size_t frame_data,
+                              struct spb_error *err)
+{
+    if (frame_data <= SPB_TTRPC_DATA_MAX)
+        return spb_ok();
+    return spb_fail(err, SPB_LIMIT, "%s/%s: request of %zu bytes, at most %u can be sent", service,
+                    method, frame_data, SPB_TTRPC_DATA_MAX);
+}
+
+spb_status spb_session_check_size(const char *service, const char *method, size_t size,
+                                  struct spb_error *err)
+{
+    struct spb_ttrpc_request request;
+
+    request.service = view_of(service);
+    request.method = view_of(method);
+    request.payload = (struct spb_ttrpc_view){.size = size};
+    request.timeout_ns = INT64_MAX;
+    request.metadata_count = 0;
+    return check_frame(service, method, spb_ttrpc_request_size(&request), err);
 }
 
 static spb_status check_start(const struct spb_session *session, size_t frame_data,
@@ -102,9 +124,7 @@ static spb_status check_start(const struct spb_session *session, size_t frame_da
     if (session->is_lost)
         return spb_fail(err, SPB_UNREACHABLE, "%s/%s: %s", call->service, call->method,
                         session->loss.text);
-    if (frame_data > SPB_TTRPC_DATA_MAX)
-        return spb_fail(err, SPB_LIMIT, "%s/%s: request of %zu bytes, at most %u can be sent",
-                        call->service, call->method, frame_data, SPB_TTRPC_DATA_MAX);
+    SPB_TRY(check_frame(call->service, call->method, frame_data, err));
     if (session->next_stream > SPB_STREAM_MAX)
         return spb_fail(err, SPB_LIMIT,
                         "%s/%s: this connection has used up its stream ids, open a new one",
@@ -150,12 +170,14 @@ static void name_call(struct spb_call *blank, const struct spb_ttrpc_request *re
 spb_status spb_session_start(struct spb_session *session, const struct spb_session_call *call,
                              int64_t now_ns, struct spb_error *err)
 {
+    int64_t deadline =
+        call->deadline_ns != 0 ? call->deadline_ns : spb_deadline_after(now_ns, call->timeout_ms);
     struct spb_ttrpc_request request;
 
     request.service = view_of(call->service);
     request.method = view_of(call->method);
     request.payload = (struct spb_ttrpc_view){.data = call->payload, .size = call->size};
-    request.timeout_ns = timeout_ns(call->timeout_ms);
+    request.timeout_ns = timeout_ns(deadline, now_ns);
     request.metadata_count = 0;
     size_t size = spb_ttrpc_request_size(&request);
 
@@ -168,7 +190,7 @@ spb_status spb_session_start(struct spb_session *session, const struct spb_sessi
         return spb_fail_memory(err, "queueing a request");
     }
     blank->stream = (uint32_t)session->next_stream;
-    blank->deadline_ns = spb_deadline_after(now_ns, call->timeout_ms);
+    blank->deadline_ns = deadline;
     blank->timeout_ms = call->timeout_ms;
     blank->callback = call->callback;
     blank->user = call->user;

@@ -31,7 +31,9 @@ struct spb_session_call {
     const char *service, *method; /* borrowed for the call of spb_session_start */
     const void *payload;          /* copied */
     size_t size;
-    int64_t timeout_ms; /* negative for none */
+    int64_t timeout_ms;  /* negative for none */
+    int64_t deadline_ns; /* 0: it follows from timeout_ms; else of an attempt that is not the first,
+                            and timeout_ms is what the caller asked for at first */
     spb_client_callback callback;
     void *user;
 };
@@ -40,6 +42,9 @@ void spb_session_init(struct spb_session *session);
 /* No call may be running any more. */
 void spb_session_done(struct spb_session *session);
 
+/* SPB_LIMIT for a payload that no frame can hold, whatever the deadline. */
+SPB_MUST_USE spb_status spb_session_check_size(const char *service, const char *method, size_t size,
+                                               struct spb_error *err);
 /* Queues a call's bytes. On a failure nothing changed. */
 SPB_MUST_USE spb_status spb_session_start(struct spb_session *session,
                                           const struct spb_session_call *call, int64_t now_ns,

@@ -9,7 +9,6 @@
 #define SLOTS_FIRST 64u
 #define EXPIRED_MAX 1024u
 #define SPARE_MAX 256u
-#define NOT_IN_HEAP SIZE_MAX
 
 /* ---- Lists by age ------------------------------------------------------------------------- */
 
@@ -127,73 +126,6 @@ struct spb_call *spb_call_table_find(const struct spb_call_table *table, uint32_
     return NULL;
 }
 
-/* ---- Heap by deadline --------------------------------------------------------------------- */
-
-static bool make_heap(struct spb_call_table *table)
-{
-    if (table->heap_count < table->heap_size)
-        return true;
-    size_t size = table->heap_size == 0 ? SLOTS_FIRST : table->heap_size * 2;
-    struct spb_call **heap = reallocarray(table->heap, size, sizeof(struct spb_call *));
-
-    if (heap == NULL)
-        return false;
-    table->heap = heap;
-    table->heap_size = size;
-    return true;
-}
-
-static void heap_set(struct spb_call_table *table, size_t index, struct spb_call *call)
-{
-    table->heap[index] = call;
-    call->heap_index = index;
-}
-
-static void heap_rise(struct spb_call_table *table, size_t index, struct spb_call *call)
-{
-    while (index > 0) {
-        size_t parent = (index - 1) / 2;
-        if (table->heap[parent]->deadline_ns <= call->deadline_ns)
-            break;
-        heap_set(table, index, table->heap[parent]);
-        index = parent;
-    }
-    heap_set(table, index, call);
-}
-
-static void heap_sink(struct spb_call_table *table, size_t index, struct spb_call *call)
-{
-    for (;;) {
-        size_t child = 2 * index + 1;
-        if (child >= table->heap_count)
-            break;
-        if (child + 1 < table->heap_count &&
-            table->heap[child + 1]->deadline_ns < table->heap[child]->deadline_ns)
-            child++;
-        if (call->deadline_ns <= table->heap[child]->deadline_ns)
-            break;
-        heap_set(table, index, table->heap[child]);
-        index = child;
-    }
-    heap_set(table, index, call);
-}
-
-static void heap_remove(struct spb_call_table *table, struct spb_call *call)
-{
-    size_t index = call->heap_index;
-
-    if (index == NOT_IN_HEAP)
-        return;
-    struct spb_call *last = table->heap[--table->heap_count];
-
-    call->heap_index = NOT_IN_HEAP;
-    if (last == call)
-        return;
-    /* The last one fills the gap and finds its place from there, upwards or downwards. */
-    heap_rise(table, index, last);
-    heap_sink(table, last->heap_index, last);
-}
-
 /* ---- Calls -------------------------------------------------------------------------------- */
 
 void spb_call_table_done(struct spb_call_table *table)
@@ -202,7 +134,7 @@ void spb_call_table_done(struct spb_call_table *table)
     list_free(table->expired.oldest);
     list_free(table->spare);
     free(table->slots);
-    free(table->heap);
+    spb_timers_done(&table->deadlines);
     *table = (struct spb_call_table){.slots = NULL};
 }
 
@@ -210,7 +142,7 @@ struct spb_call *spb_call_table_blank(struct spb_call_table *table)
 {
     struct spb_call *call = table->spare;
 
-    if (!make_slots(table) || !make_heap(table))
+    if (!make_slots(table) || !spb_timers_reserve(&table->deadlines, table->deadlines.count + 1))
         return NULL;
     if (call == NULL)
         return malloc(sizeof(*call));
@@ -222,11 +154,11 @@ struct spb_call *spb_call_table_blank(struct spb_call_table *table)
 void spb_call_table_add(struct spb_call_table *table, struct spb_call *call)
 {
     call->is_expired = false;
-    call->heap_index = NOT_IN_HEAP;
+    call->timer.index = SPB_TIMER_IDLE;
     slot_put(table, call);
     list_add(&table->running, call);
     if (call->deadline_ns != SPB_NO_DEADLINE)
-        heap_rise(table, table->heap_count++, call);
+        spb_timers_set(&table->deadlines, &call->timer, call->deadline_ns);
 }
 
 void spb_call_table_release(struct spb_call_table *table, struct spb_call *call)
@@ -242,17 +174,24 @@ void spb_call_table_release(struct spb_call_table *table, struct spb_call *call)
 
 void spb_call_table_remove(struct spb_call_table *table, struct spb_call *call)
 {
-    heap_remove(table, call);
+    spb_timers_drop(&table->deadlines, &call->timer);
     list_remove(call->is_expired ? &table->expired : &table->running, call);
     slot_remove(table, call);
     spb_call_table_release(table, call);
 }
 
+static struct spb_call *call_of(struct spb_timer *timer)
+{
+    return (struct spb_call *)(void *)((char *)timer - offsetof(struct spb_call, timer));
+}
+
 struct spb_call *spb_call_table_expire(struct spb_call_table *table, int64_t now_ns)
 {
-    if (table->heap_count == 0 || table->heap[0]->deadline_ns > now_ns)
+    struct spb_timer *first = spb_timers_first(&table->deadlines);
+
+    if (first == NULL || first->when_ns > now_ns)
         return NULL;
-    struct spb_call *call = table->heap[0];
+    struct spb_call *call = call_of(first);
 
     if (table->expired.count == EXPIRED_MAX) {
         struct spb_call *oldest = table->expired.oldest;
@@ -260,7 +199,7 @@ struct spb_call *spb_call_table_expire(struct spb_call_table *table, int64_t now
             table->forgotten = oldest->stream;
         spb_call_table_remove(table, oldest);
     }
-    heap_remove(table, call);
+    spb_timers_drop(&table->deadlines, first);
     list_remove(&table->running, call);
     call->is_expired = true;
     list_add(&table->expired, call);
@@ -269,5 +208,7 @@ struct spb_call *spb_call_table_expire(struct spb_call_table *table, int64_t now
 
 int64_t spb_call_table_deadline(const struct spb_call_table *table)
 {
-    return table->heap_count == 0 ? SPB_NO_DEADLINE : table->heap[0]->deadline_ns;
+    const struct spb_timer *first = spb_timers_first(&table->deadlines);
+
+    return first == NULL ? SPB_NO_DEADLINE : first->when_ns;
 }

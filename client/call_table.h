@@ -14,15 +14,16 @@
 
 #include "clock.h"
 #include "spaceblock/client.h"
+#include "timers.h"
 
 #define SPB_CALL_NAME_SIZE 80
 
 struct spb_call {
     uint32_t stream;
     bool is_expired;
-    int64_t deadline_ns; /* SPB_NO_DEADLINE for none */
-    int64_t timeout_ms;  /* as it was asked for */
-    size_t heap_index;
+    int64_t deadline_ns;    /* SPB_NO_DEADLINE for none */
+    struct spb_timer timer; /* set to it while the call runs */
+    int64_t timeout_ms;     /* as it was asked for */
     spb_client_callback callback;
     void *user;                     /* borrowed until the callback ran */
     struct spb_call *older, *newer; /* in its list */
@@ -37,8 +38,7 @@ struct spb_call_list {
 struct spb_call_table {
     struct spb_call **slots; /* owned; open addressing by stream id, at most half full */
     size_t slot_count;       /* a power of two, or 0 */
-    struct spb_call **heap;  /* owned; the earliest deadline first */
-    size_t heap_count, heap_size;
+    struct spb_timers deadlines;
     struct spb_call_list running, expired;
     struct spb_call *spare; /* ended calls, for reuse; linked by newer */
     size_t spare_count;

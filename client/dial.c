@@ -17,18 +17,27 @@
 #define KEEPALIVE_IDLE_S 30
 #define KEEPALIVE_PROBE_S 10
 #define KEEPALIVE_PROBES 3
+#define UNACKNOWLEDGED_MS 30000u
 
 static spb_status fail_connect(const char *text, int number, struct spb_error *err)
 {
     return spb_fail_errno(err, SPB_UNREACHABLE, number, "cannot connect to %.300s", text);
 }
 
+int spb_dial_outcome(int fd)
+{
+    int outcome = 0;
+    socklen_t size = sizeof(outcome);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &outcome, &size) != 0)
+        return errno;
+    return outcome;
+}
+
 /* Ends a connection attempt that was begun: 0, or the errno of how it failed. */
 static int await_connected(int fd, int64_t deadline_ns)
 {
     struct pollfd wanted = {.fd = fd, .events = POLLOUT};
-    int outcome = 0;
-    socklen_t size = sizeof(outcome);
 
     for (;;) {
         int64_t now = spb_clock_ns();
@@ -40,25 +49,25 @@ static int await_connected(int fd, int64_t deadline_ns)
         if (ready == 0 && spb_clock_ns() >= deadline_ns)
             return ETIMEDOUT;
     }
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &outcome, &size) != 0)
-        return errno;
-    return outcome;
+    return spb_dial_outcome(fd);
 }
 
-/* Small calls go out at once, and a link that died without a word is noticed. A socket that does
- * not take one of these serves all the same. */
-static void tune_tcp(int fd)
+/* A socket that does not take one of these serves all the same. */
+void spb_dial_tune(int fd)
 {
     const int one = 1, idle = KEEPALIVE_IDLE_S, gap = KEEPALIVE_PROBE_S, probes = KEEPALIVE_PROBES;
+    const unsigned unacknowledged_ms = UNACKNOWLEDGED_MS;
 
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &gap, sizeof(gap));
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms,
+                     sizeof(unacknowledged_ms));
 }
 
-static int connect_address(const struct addrinfo *address, int64_t deadline_ns, int *fd)
+int spb_dial_begin(const struct addrinfo *address, int *fd)
 {
     int made = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
@@ -67,13 +76,28 @@ static int connect_address(const struct addrinfo *address, int64_t deadline_ns, 
     int number = connect(made, address->ai_addr, address->ai_addrlen) == 0 ? 0 : errno;
 
     /* An interrupted attempt goes on in the kernel like one in progress. */
-    if (number == EINPROGRESS || number == EINTR)
-        number = await_connected(made, deadline_ns);
-    if (number != 0) {
+    if (number == EINTR)
+        number = EINPROGRESS;
+    if (number == 0 || number == EINPROGRESS)
+        *fd = made;
+    else
         (void)close(made);
-        return number;
+    return number;
+}
+
+static int connect_address(const struct addrinfo *address, int64_t deadline_ns, int *fd)
+{
+    int made = -1;
+    int number = spb_dial_begin(address, &made);
+
+    if (number == EINPROGRESS) {
+        number = await_connected(made, deadline_ns);
+        if (number != 0)
+            (void)close(made);
     }
-    tune_tcp(made);
+    if (number != 0)
+        return number;
+    spb_dial_tune(made);
     *fd = made;
     return 0;
 }

@@ -1,4 +1,7 @@
-/* Making the connection: names to addresses, addresses to a socket. Blocks up to a deadline. */
+/*
+ * Making the connection: names to addresses, addresses to a socket. What takes a deadline blocks up
+ * to it; the rest is for who does not block.
+ */
 #ifndef SPB_CLIENT_DIAL_H
 #define SPB_CLIENT_DIAL_H
 
@@ -26,5 +29,14 @@ SPB_MUST_USE spb_status spb_dial_addresses(const char *text, const struct addrin
 SPB_MUST_USE spb_status spb_resolve(const char *text, const struct spb_endpoint *endpoint,
                                     int64_t deadline_ns, struct addrinfo **found,
                                     struct spb_error *err);
+
+/* Begins to connect a non-blocking, CLOEXEC socket, the caller's to close: 0 where that is done,
+ * EINPROGRESS, or the errno of a failure, with no socket. */
+int spb_dial_begin(const struct addrinfo *address, int *fd);
+/* How a connect that was in progress ended: 0 or its errno. */
+int spb_dial_outcome(int fd);
+/* For a connected TCP socket: small calls go out at once, and a link that died without a word is
+ * noticed. */
+void spb_dial_tune(int fd);
 
 #endif

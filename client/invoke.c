@@ -6,12 +6,14 @@
  * which is malloc's: the one here only counts.
  */
 #include <protobuf-c/protobuf-c.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/status.h"
 #include "spaceblock/client.h"
 
 #define UNPACKED_MAX ((size_t)64 << 20)
+#define NAME_SIZE 120
 
 static void *bounded_alloc(void *user, size_t size)
 {
@@ -29,18 +31,18 @@ static void bounded_free(void *user, void *memory)
     free(memory);
 }
 
-static spb_status unpack(const char *service, const char *method,
-                         const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t size,
-                         ProtobufCMessage **message, struct spb_error *err)
+spb_status spb_client_unpack(const char *what, const struct ProtobufCMessageDescriptor *type,
+                             const uint8_t *payload, size_t size, struct ProtobufCMessage **message,
+                             struct spb_error *err)
 {
     size_t left = UNPACKED_MAX;
     ProtobufCAllocator allocator = {
         .alloc = bounded_alloc, .free = bounded_free, .allocator_data = &left};
-    ProtobufCMessage *unpacked = protobuf_c_message_unpack(type, &allocator, size, data);
+    ProtobufCMessage *unpacked = protobuf_c_message_unpack(type, &allocator, size, payload);
 
     if (unpacked == NULL)
-        return spb_fail(err, SPB_PROTOCOL, "%s/%s: answer of %zu bytes does not parse as %s",
-                        service, method, size, type->name);
+        return spb_fail(err, SPB_PROTOCOL, "%s: answer of %zu bytes does not parse as %s", what,
+                        size, type->name);
     *message = unpacked;
     return spb_ok();
 }
@@ -56,6 +58,7 @@ spb_status spb_client_invoke(struct spb_client *client, const char *service, con
     struct spb_client_failure failed = {.rpc_code = -1};
     uint8_t *answer = NULL;
     size_t answer_size = 0;
+    char what[NAME_SIZE];
     spb_status status;
 
     if (packed == NULL) {
@@ -66,8 +69,9 @@ spb_status spb_client_invoke(struct spb_client *client, const char *service, con
                                  &answer_size, &failed, err);
         free(packed);
     }
+    (void)snprintf(what, sizeof(what), "%s/%s", service, method);
     if (spb_is_ok(status))
-        status = unpack(service, method, reply_type, answer, answer_size, reply, err);
+        status = spb_client_unpack(what, reply_type, answer, answer_size, reply, err);
     free(answer);
     if (!spb_is_ok(status) && failure != NULL)
         *failure = failed;

@@ -4,20 +4,22 @@
 #include <sys/random.h>
 
 #include "base/status.h"
+#include "entropy.h"
 #include "spaceblock/client.h"
 
-static spb_status fill_random(uint8_t *bytes, size_t n, struct spb_error *err)
+int spb_entropy_fill(void *bytes, size_t n)
 {
+    uint8_t *at = bytes;
     size_t done = 0;
 
     while (done < n) {
-        ssize_t got = getrandom(bytes + done, n - done, 0);
+        ssize_t got = getrandom(at + done, n - done, 0);
         if (got >= 0)
             done += (size_t)got;
         else if (errno != EINTR)
-            return spb_fail_errno(err, SPB_UNSUPPORTED, errno, "cannot make a request id");
+            return errno;
     }
-    return spb_ok();
+    return 0;
 }
 
 spb_status spb_client_request_id(char id[SPB_REQUEST_ID_SIZE], struct spb_error *err)
@@ -26,7 +28,9 @@ spb_status spb_client_request_id(char id[SPB_REQUEST_ID_SIZE], struct spb_error 
     uint8_t bytes[16];
     char *out = id;
 
-    SPB_TRY(fill_random(bytes, sizeof(bytes), err));
+    int number = spb_entropy_fill(bytes, sizeof(bytes));
+    if (number != 0)
+        return spb_fail_errno(err, SPB_UNSUPPORTED, number, "cannot make a request id");
     bytes[6] = (uint8_t)((bytes[6] & 0x0F) | 0x40); /* version */
     bytes[8] = (uint8_t)((bytes[8] & 0x3F) | 0x80); /* variant */
     for (size_t i = 0; i < sizeof(bytes); i++) {

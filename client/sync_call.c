@@ -51,7 +51,7 @@ static void take_reply(void *user, const struct spb_client_reply *reply)
 static spb_status run(struct spb_client *client, struct sync_call *call, const char *service,
                       const char *method, const void *payload, size_t size, int64_t timeout_ms)
 {
-    if (client->session.is_in_callback)
+    if (spb_client_is_in_callback(client))
         return spb_fail(call->err, SPB_INVALID,
                         "%s/%s: a callback can start calls, but not wait for one", service, method);
     SPB_TRY(spb_client_start(client, service, method, payload, size, timeout_ms, take_reply, call,

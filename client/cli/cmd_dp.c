@@ -4,19 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/daemon.h"
 #include "cli/listing.h"
 #include "cli/output.h"
-#include "cli/sink.h"
+#include "cli/partial.h"
 #include "cli/text.h"
+
+#define CHANGES_MAX 4u /* of a product while it is fetched */
 
 static void source_cleanup(struct cli_source *source)
 {
     cli_source_done(source);
-}
-
-static void output_cleanup(struct cli_output *output)
-{
-    cli_output_done(output);
 }
 
 static void products_cleanup(struct cli_products *products)
@@ -78,7 +76,7 @@ int cli_run_dp_put(struct cli *cli)
     struct spb_error err;
     int code = CLI_EXIT_OK;
 
-    /* From here on a signal gives back what an upload has reserved before the process ends. */
+    /* From here on a signal leaves an upload to be continued, or gives back what it reserved. */
     cli_interrupt_watch();
     if (!spb_is_ok(cli_source_open(cli->words[1], &source, &err)))
         return cli_fail(cli, &err);
@@ -130,19 +128,123 @@ static spb_status get_hex(struct cli_target *target, const struct cli_product *p
         return spb_fail_memory(err, "preparing the output");
     printf("%.*s,\"data_hex\":\"", (int)strlen(head) - 1, head);
     free(head);
-    SPB_TRY(cli_product_fetch(target, product, progress, print_hex, NULL, err));
+    const struct cli_fetched nothing = {0, 0};
+
+    SPB_TRY(cli_product_fetch(target, product, nothing, progress, print_hex, NULL, err));
     printf("\"}\n");
     return spb_ok();
 }
 
-static spb_status get_bytes(struct cli_target *target, const struct cli_product *product,
-                            const char *path, struct cli_progress *progress, struct spb_error *err)
-{
-    struct cli_output output __attribute__((cleanup(output_cleanup))) = {.fd = -1};
+/* A product of a daemon on its way into a file. */
+struct getting {
+    struct cli *cli;
+    struct cli_target *target;
+    struct cli_product *product;
+    const char *path;
+    struct cli_progress *progress;
+};
 
-    SPB_TRY(cli_output_open(path, &output, err));
-    SPB_TRY(cli_product_fetch(target, product, progress, cli_output_write, &output, err));
-    return cli_output_commit(&output, err);
+/* What FILE.part is a part of: this content. NULL for what cannot be continued; free(). */
+static char *name_content(const struct getting *getting)
+{
+    const struct cli_product *product = getting->product;
+    const char *image = cli_text_of(getting->cli, CLI_OPT_IMAGE);
+    char *text = NULL;
+
+    if (image == NULL || product->identity_len == 0 || product->product.state != SPB_PRODUCT_GOOD)
+        return NULL;
+    char *where = cli_text_value(image, strlen(image));
+    char *name = cli_text_hex("", product->product.name, shown_name_len(&product->product));
+    char *identity = cli_text_hex("", product->identity, product->identity_len);
+    if (where == NULL || name == NULL || identity == NULL ||
+        asprintf(&text, "product %s/%s, identity %s, %" PRIu64 " bytes, CRC-32C %08" PRIx32, where,
+                 name, identity, product->product.length, product->product.crc) < 0)
+        text = NULL;
+    free(where);
+    free(name);
+    free(identity);
+    return text;
+}
+
+/* Bytes that an earlier run left count once the whole has the right CRC; else all is fetched. */
+static spb_status fetch_rest(const struct getting *getting, struct cli_partial *partial,
+                             struct spb_error *err)
+{
+    struct cli_fetched fetched = {partial->length, partial->crc};
+
+    if (fetched.length > 0 && cli_is_verbose(getting->cli))
+        cli_note(getting->cli, "%s: going on at %" PRIu64 " of %" PRIu64 " bytes", getting->path,
+                 fetched.length, getting->product->product.length);
+    spb_status status =
+        cli_product_fetch(getting->target, getting->product, fetched, getting->progress,
+                          cli_output_write, &partial->output, err);
+    if (status.code != SPB_CORRUPT)
+        return status;
+    bool had_rest = fetched.length > 0;
+    fetched = (struct cli_fetched){0, 0};
+    SPB_TRY(cli_partial_restart(partial, err));
+    if (!had_rest)
+        return status;
+    return cli_product_fetch(getting->target, getting->product, fetched, getting->progress,
+                             cli_output_write, &partial->output, err);
+}
+
+static spb_status say_left(const struct getting *getting, const struct cli_partial *partial,
+                           spb_status status, struct spb_error *err)
+{
+    struct spb_error why = *err;
+    uint64_t left = cli_partial_left(partial);
+
+    if (left == 0 || (status.code != SPB_UNREACHABLE && status.code != SPB_DEADLINE))
+        return status;
+    status = spb_fail(err, why.code,
+                      "%" PRIu64 " of %" PRIu64 " bytes are in %s.part; the same command goes on "
+                      "with it: %s",
+                      left, getting->product->product.length, getting->path, why.text);
+    err->saved_errno = why.saved_errno;
+    return status;
+}
+
+static spb_status get_bytes(const struct getting *getting, struct spb_error *err)
+{
+    struct cli_partial partial __attribute__((cleanup(cli_partial_done))) = {.output = {.fd = -1}};
+    char *content = name_content(getting);
+
+    /* From here on a signal ends it with a word about what is there. */
+    if (content != NULL && strcmp(getting->path, "-") != 0)
+        cli_interrupt_watch();
+    spb_status status = cli_partial_open(getting->path, content, getting->product->product.length,
+                                         cli_has(getting->cli, CLI_OPT_NO_RESUME), &partial, err);
+    free(content);
+    SPB_TRY(status);
+    status = fetch_rest(getting, &partial, err);
+    if (!spb_is_ok(status))
+        return say_left(getting, &partial, status, err);
+    return cli_partial_commit(&partial, err);
+}
+
+static spb_status find_product(const struct getting *getting, struct spb_error *err)
+{
+    const char *name = getting->cli->words[0];
+    struct cli_progress progress;
+
+    cli_progress_init(&progress, getting->cli, "verifying");
+    spb_status status = getting->target->ops->product_find(getting->target, name, strlen(name),
+                                                           cli_has(getting->cli, CLI_OPT_PADDED),
+                                                           &progress, getting->product, err);
+    cli_progress_done(&progress);
+    return status;
+}
+
+/* A product that is replaced meanwhile is begun anew where nobody has seen the old one. */
+static spb_status get_file(const struct getting *getting, struct spb_error *err)
+{
+    for (unsigned tries = 1;; tries++) {
+        spb_status status = get_bytes(getting, err);
+        if (status.code != SPB_CHANGED || tries == CHANGES_MAX || strcmp(getting->path, "-") == 0)
+            return status;
+        SPB_TRY(find_product(getting, err));
+    }
 }
 
 static void report_got(const struct cli *cli, const struct spb_product *product, const char *path)
@@ -162,32 +264,31 @@ static void report_got(const struct cli *cli, const struct spb_product *product,
 
 int cli_run_dp_get(struct cli *cli)
 {
-    const char *name = cli->words[0], *path = cli->word_count > 1 ? cli->words[1] : "-";
+    const char *path = cli->word_count > 1 ? cli->words[1] : "-";
     bool to_stream = strcmp(path, "-") == 0;
     CLI_AUTO_TARGET struct cli_target *target = NULL;
     struct cli_progress progress;
     struct cli_product product;
+    struct getting getting = {cli, NULL, &product, path, &progress};
     struct spb_error err;
     int code = CLI_EXIT_OK;
 
     if (!cli_target_open(cli, &target, &code))
         return code;
-    cli_progress_init(&progress, cli, "verifying");
-    spb_status status = target->ops->product_find(
-        target, name, strlen(name), cli_has(cli, CLI_OPT_PADDED), &progress, &product, &err);
-    cli_progress_done(&progress);
+    getting.target = target;
+    spb_status status = find_product(&getting, &err);
     if (!spb_is_ok(status))
         return cli_fail(cli, &err);
     if (product.product.state == SPB_PRODUCT_ROTTEN)
         cli_note(cli,
                  "data product \"%s\" is corrupt: these are the %" PRIu64
                  " bytes of its blocks, padding included, unverified",
-                 name, product.product.length);
+                 cli->words[0], product.product.length);
     cli_progress_init(&progress, cli, "fetching");
     if (to_stream && cli_is_json(cli))
         status = get_hex(target, &product, &progress, &err);
     else
-        status = get_bytes(target, &product, path, &progress, &err);
+        status = get_file(&getting, &err);
     cli_progress_done(&progress);
     if (!spb_is_ok(status))
         return cli_fail(cli, &err);

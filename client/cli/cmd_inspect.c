@@ -161,13 +161,15 @@ static spb_status add_data(struct cli *cli, struct cli_target *target,
                            const struct cli_product *product, json_t *object, struct spb_error *err)
 {
     struct buffer buffer = {.size = (size_t)product->product.length};
+    const struct cli_fetched nothing = {0, 0};
     struct cli_progress progress;
 
     buffer.data = malloc(buffer.size == 0 ? 1 : buffer.size);
     if (buffer.data == NULL)
         return spb_fail_memory(err, "reading a data product");
     cli_progress_init(&progress, cli, "reading");
-    spb_status status = cli_product_fetch(target, product, &progress, take_bytes, &buffer, err);
+    spb_status status =
+        cli_product_fetch(target, product, nothing, &progress, take_bytes, &buffer, err);
     cli_progress_done(&progress);
     if (spb_is_ok(status))
         cli_json_set_hex(object, "data_hex", buffer.data, buffer.used);

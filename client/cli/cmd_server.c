@@ -137,7 +137,8 @@ int cli_run_server_ping(struct cli *cli)
     int code = connect_to(cli, &daemon);
     if (code != CLI_EXIT_OK)
         return code;
-    if (!spb_is_ok(ping(&daemon, &took_us, &err)))
+    /* The first one connects. */
+    if (!spb_is_ok(ping(&daemon, &took_us, &err)) || !spb_is_ok(ping(&daemon, &took_us, &err)))
         return cli_fail(cli, &err);
     if (cli_is_json(cli)) {
         json_t *root = cli_json_object();

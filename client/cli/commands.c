@@ -116,17 +116,21 @@ const struct cli_command cli_commands[] = {
      .example = "  spaceblock event list -n 10 --severity error --severity critical --image demo",
      .run = cli_run_event_list},
     {FAMILY("dp", "put", "NAME FILE|-", 2, 2), .subject = CLI_ON_TARGET, .writes = true,
-     .options = B(CLI_OPT_CLASS) | B(CLI_OPT_PRIORITY) | B(CLI_OPT_REPLACE),
+     .options = B(CLI_OPT_CLASS) | B(CLI_OPT_PRIORITY) | B(CLI_OPT_REPLACE) | B(CLI_OPT_NO_RESUME),
      .summary = "store a file, or standard input, as a data product",
      .details = "NAME is 1 to 64 bytes of UTF-8. What is not a regular file is copied to a "
-                "temporary file first ($TMPDIR, else /var/tmp), as its size must be known.",
+                "temporary file first ($TMPDIR, else /var/tmp), as its size must be known. "
+                "Through a daemon it goes on where it was after a lost connection, and where it "
+                "was interrupted when the same command is started again.",
      .example = "  spaceblock dp put science/thermal.dat thermal.dat --class 3 --image demo",
      .run = cli_run_dp_put},
     {FAMILY("dp", "get", "NAME [FILE|-]", 1, 2), .subject = CLI_ON_TARGET,
-     .options = B(CLI_OPT_PADDED),
+     .options = B(CLI_OPT_PADDED) | B(CLI_OPT_NO_RESUME),
      .summary = "write a data product to a file, or to standard output",
      .details = "All of it is verified before FILE appears, or before its first byte is printed. "
-                "With --json and no FILE the object holds the bytes as data_hex.",
+                "From a daemon it comes as FILE.part first, and goes on there when the same "
+                "command is started again. With --json and no FILE the object holds the bytes as "
+                "data_hex.",
      .example = "  spaceblock dp get science/thermal.dat thermal.dat --image demo",
      .run = cli_run_dp_get},
     {FAMILY("dp", "list", "", 0, 0), .subject = CLI_ON_TARGET, .options = B(CLI_OPT_VERIFY),
@@ -150,7 +154,8 @@ const struct cli_command cli_commands[] = {
 
 uint64_t cli_command_options(const struct cli_command *command)
 {
-    static const uint64_t daemon = B(CLI_OPT_ENDPOINT) | B(CLI_OPT_TIMEOUT);
+    static const uint64_t daemon =
+        B(CLI_OPT_ENDPOINT) | B(CLI_OPT_TIMEOUT) | B(CLI_OPT_RETRIES) | B(CLI_OPT_VERBOSE);
     uint64_t options = command->options | B(CLI_OPT_JSON) | B(CLI_OPT_HELP);
 
     switch (command->subject) {

@@ -1,23 +1,59 @@
-/* A connection to the daemon and its calls; see daemon.h. */
+/* A client of the daemon and its calls; see daemon.h. */
 #include "cli/daemon.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "cli/output.h"
+
+bool cli_may_retry(const struct cli *cli)
+{
+    return cli_number(cli, CLI_OPT_RETRIES, CLI_RETRIES) > 0;
+}
+
+bool cli_is_verbose(const struct cli *cli)
+{
+    return cli_has(cli, CLI_OPT_VERBOSE) || isatty(STDERR_FILENO) == 1;
+}
+
+/* A progress bar may stand on the line. */
+static void tell_retry(void *user, const struct spb_client_notice *notice)
+{
+    const struct cli *cli = user;
+
+    if (!cli_is_verbose(cli))
+        return;
+    if (!cli_is_json(cli) && isatty(STDERR_FILENO) == 1)
+        (void)fputs("\r\033[K", stderr);
+    cli_note(cli, "%s %s in %lld.%lld s: %s", notice->is_connection ? "reconnecting to" : "asking",
+             notice->endpoint, (long long)(notice->delay_ms / 1000),
+             (long long)(notice->delay_ms % 1000 / 100), notice->why->text);
+}
 
 spb_status cli_daemon_open(struct cli *cli, struct cli_daemon *daemon, struct spb_error *err)
 {
     const char *endpoint = cli_text_of(cli, CLI_OPT_ENDPOINT);
     int64_t timeout_ms = (int64_t)cli_number(cli, CLI_OPT_TIMEOUT, 0) * 1000;
+    struct spb_client_options options;
     char usual[512];
 
     if (endpoint == NULL) {
         SPB_TRY(spb_client_usual_endpoint(usual, sizeof(usual), err));
         endpoint = usual;
     }
+    spb_client_options_init(&options);
+    options.mode = cli_may_retry(cli) ? SPB_CLIENT_REPEAT : SPB_CLIENT_ONCE;
+    options.connect_timeout_ms = CLI_CONNECT_MS;
+    options.first_connect_ms = timeout_ms > 0 ? SPB_CLIENT_NO_TIMEOUT : CLI_FIRST_CONNECT_MS;
+    options.deadline_ms = timeout_ms > 0 ? timeout_ms : SPB_CLIENT_NO_TIMEOUT;
+    options.retry_burst = (unsigned)cli_number(cli, CLI_OPT_RETRIES, CLI_RETRIES);
+    options.notice = tell_retry;
+    options.notice_user = cli;
     daemon->failure = &cli->failure;
     daemon->timeout_ms = timeout_ms;
-    return spb_client_open(endpoint, cli_daemon_timeout(daemon, CLI_CONNECT_MS), &daemon->client,
-                           err);
+    return spb_client_open_with(endpoint, &options, &daemon->client, err);
 }
 
 void cli_daemon_done(struct cli_daemon *daemon)
@@ -34,18 +70,93 @@ spb_status cli_daemon_failed(struct cli_daemon *daemon, spb_status status, int32
     return status;
 }
 
+/* ---- Calls --------------------------------------------------------------------------------- */
+
+/* A call that is waited for; it lies on the stack of who waits until its callback ran. */
+struct waiting {
+    bool is_done;
+    struct cli_daemon *daemon;
+    const struct cli_method *method;
+    ProtobufCMessage **reply;
+    spb_status status;
+    struct spb_error *err;
+};
+
+static void take_reply(void *user, const struct spb_client_reply *reply)
+{
+    struct waiting *waiting = user;
+
+    waiting->is_done = true;
+    waiting->status = reply->status;
+    if (spb_is_ok(reply->status)) {
+        waiting->status =
+            spb_client_unpack(waiting->method->name, waiting->method->reply, reply->payload,
+                              reply->payload_size, waiting->reply, waiting->err);
+        return;
+    }
+    *waiting->err = *reply->error;
+    (void)cli_daemon_failed(waiting->daemon, reply->status, reply->rpc_code, reply->reason);
+}
+
+static spb_status start(struct waiting *waiting, const ProtobufCMessage *request)
+{
+    const struct cli_method *method = waiting->method;
+    size_t size = protobuf_c_message_get_packed_size(request);
+    uint8_t *packed = malloc(size == 0 ? 1 : size);
+
+    if (packed == NULL)
+        return spb_fail_memory(waiting->err, "packing a request");
+    (void)protobuf_c_message_pack(request, packed);
+    spb_status status = spb_client_start(
+        waiting->daemon->client, method->service, method->name, packed, size,
+        cli_daemon_timeout(waiting->daemon, method->timeout_ms), take_reply, waiting, waiting->err);
+    free(packed);
+    return status;
+}
+
+static spb_status fail_interrupted(const struct cli_method *method, struct spb_error *err)
+{
+    return spb_fail(err, SPB_DEADLINE, "%s: interrupted", method->name);
+}
+
+static spb_status call(struct cli_daemon *daemon, const struct cli_method *method,
+                       const ProtobufCMessage *request, bool is_last, ProtobufCMessage **reply,
+                       struct spb_error *err)
+{
+    struct spb_error unused;
+    struct waiting waiting = {.daemon = daemon,
+                              .method = method,
+                              .reply = reply,
+                              .status = spb_ok(),
+                              .err = err != NULL ? err : &unused};
+
+    daemon->failure->rpc_code = 0;
+    if (daemon->client == NULL)
+        return fail_interrupted(method, err);
+    SPB_TRY(start(&waiting, request));
+    while (!waiting.is_done) {
+        if (!is_last && cli_is_interrupted()) {
+            cli_daemon_done(daemon); /* runs the callback */
+            return fail_interrupted(method, err);
+        }
+        spb_status status = spb_client_wait(daemon->client, CLI_WAIT_MS, NULL);
+        SPB_ASSERT(spb_is_ok(status));
+    }
+    return waiting.status;
+}
+
 spb_status cli_daemon_call(struct cli_daemon *daemon, const struct cli_method *method,
                            const ProtobufCMessage *request, ProtobufCMessage **reply,
                            struct spb_error *err)
 {
-    struct spb_client_failure failure = {.rpc_code = 0};
+    return call(daemon, method, request, false, reply, err);
+}
 
-    spb_status status =
-        spb_client_invoke(daemon->client, method->service, method->name, request, method->reply,
-                          cli_daemon_timeout(daemon, method->timeout_ms), reply, &failure, err);
-    if (spb_is_ok(status))
-        return status;
-    return cli_daemon_failed(daemon, status, failure.rpc_code, failure.reason);
+spb_status cli_daemon_call_at_last(struct cli_daemon *daemon, const struct cli_method *method,
+                                   const ProtobufCMessage *request, ProtobufCMessage **reply,
+                                   struct spb_error *err)
+{
+    return call(daemon, method, request, true, reply, err);
 }
 
 spb_status cli_daemon_do(struct cli_daemon *daemon, const struct cli_method *method,

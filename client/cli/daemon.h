@@ -1,6 +1,10 @@
 /*
- * A connection to the daemon and its calls, and the conversion of its messages. What a daemon sends
- * is checked before it is used: a field out of its bounds is SPB_PROTOCOL. One thread.
+ * A client of the daemon and its calls, and the conversion of its messages. What a daemon sends is
+ * checked before it is used: a field out of its bounds is SPB_PROTOCOL. One thread.
+ *
+ * Calls are tried again over lost connections, as --retries and --timeout allow, so that each must
+ * be a read, carry a request_id, or be Uploads.Write. After cli_interrupt_watch a signal ends the
+ * call that waits, and with it the client: the run is over, but for what it has to say.
  */
 #ifndef SPB_CLI_DAEMON_H
 #define SPB_CLI_DAEMON_H
@@ -13,8 +17,12 @@
 #include "cli/cli.h"
 
 #define CLI_CONNECT_MS 10000
+#define CLI_FIRST_CONNECT_MS 2000 /* where nobody is there, and --timeout does not say */
 #define CLI_CALL_MS 30000
 #define CLI_LONG_CALL_MS 3600000 /* where all data is read */
+#define CLI_CHUNK_MS 300000      /* four chunks at 16 KiB/s; a dead link is noticed sooner */
+#define CLI_RETRIES 32u
+#define CLI_WAIT_MS 500 /* a signal that comes just before a wait is noticed after this long */
 
 #define CLI_SERVICE_IMAGES "spaceblock.v1.Images"
 #define CLI_SERVICE_PARAMS "spaceblock.v1.Params"
@@ -26,18 +34,25 @@
 struct cli_daemon {
     struct spb_client *client;          /* owned */
     struct spb_client_failure *failure; /* of the run, borrowed */
-    int64_t timeout_ms;                 /* of each call; 0: the call's own */
+    int64_t timeout_ms;                 /* of all calls together; 0: each has its own */
 };
 
-/* Connects as --endpoint and --timeout say. SPB_INVALID: a malformed endpoint. */
+/* Makes a client as --endpoint, --timeout and --retries say; the first call connects. cli is
+ * borrowed while the client lives. SPB_INVALID: a malformed endpoint. */
 SPB_MUST_USE spb_status cli_daemon_open(struct cli *cli, struct cli_daemon *daemon,
                                         struct spb_error *err);
 /* Accepts what was zeroed. */
 void cli_daemon_done(struct cli_daemon *daemon);
 
+/* May calls be tried again at all? */
+bool cli_may_retry(const struct cli *cli);
+/* Should it be said what is tried again, and what goes on where it was? */
+bool cli_is_verbose(const struct cli *cli);
+
+/* A call's own time, unless the user set one for all together, which the client knows. */
 static inline int64_t cli_daemon_timeout(const struct cli_daemon *daemon, int64_t otherwise_ms)
 {
-    return daemon->timeout_ms > 0 ? daemon->timeout_ms : otherwise_ms;
+    return daemon->timeout_ms > 0 ? SPB_CLIENT_NO_TIMEOUT : otherwise_ms;
 }
 
 struct cli_method {
@@ -50,6 +65,11 @@ struct cli_method {
 SPB_MUST_USE spb_status cli_daemon_call(struct cli_daemon *daemon, const struct cli_method *method,
                                         const ProtobufCMessage *request, ProtobufCMessage **reply,
                                         struct spb_error *err);
+/* The same, also after a signal: for what gives back what the run holds. */
+SPB_MUST_USE spb_status cli_daemon_call_at_last(struct cli_daemon *daemon,
+                                                const struct cli_method *method,
+                                                const ProtobufCMessage *request,
+                                                ProtobufCMessage **reply, struct spb_error *err);
 /* A call whose answer says no more than that it was done. */
 SPB_MUST_USE spb_status cli_daemon_do(struct cli_daemon *daemon, const struct cli_method *method,
                                       const ProtobufCMessage *request, struct spb_error *err);

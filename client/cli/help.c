@@ -53,9 +53,10 @@ static uint64_t put_subject(struct line *line, const struct cli_command *command
     if (command->subject != CLI_ON_TARGET)
         return 0;
     put_words(line, "(--file F [--sector-size S] | --image [TENANT/]NAME [--endpoint E] "
-                    "[--timeout SECONDS])");
+                    "[--timeout SECONDS] [--retries N] [--verbose])");
     return CLI_BIT(CLI_OPT_FILE) | CLI_BIT(CLI_OPT_SECTOR_SIZE) | CLI_BIT(CLI_OPT_IMAGE) |
-           CLI_BIT(CLI_OPT_ENDPOINT) | CLI_BIT(CLI_OPT_TIMEOUT);
+           CLI_BIT(CLI_OPT_ENDPOINT) | CLI_BIT(CLI_OPT_TIMEOUT) | CLI_BIT(CLI_OPT_RETRIES) |
+           CLI_BIT(CLI_OPT_VERBOSE);
 }
 
 static void print_usage(const struct cli_command *command)
@@ -163,8 +164,8 @@ static void help_all(void)
         list_commands(f->name);
     }
     print_options(CLI_BIT(CLI_OPT_FILE) | CLI_BIT(CLI_OPT_IMAGE) | CLI_BIT(CLI_OPT_ENDPOINT) |
-                  CLI_BIT(CLI_OPT_TIMEOUT) | CLI_BIT(CLI_OPT_JSON) | CLI_BIT(CLI_OPT_HELP) |
-                  CLI_BIT(CLI_OPT_VERSION));
+                  CLI_BIT(CLI_OPT_TIMEOUT) | CLI_BIT(CLI_OPT_RETRIES) | CLI_BIT(CLI_OPT_VERBOSE) |
+                  CLI_BIT(CLI_OPT_JSON) | CLI_BIT(CLI_OPT_HELP) | CLI_BIT(CLI_OPT_VERSION));
     printf("\nNumbers are decimal or 0x hex. A word that begins with a hyphen and is no number\n"
            "goes after --.\n"
            "\nExample:\n"

@@ -158,7 +158,8 @@ static int check_options(struct cli *cli, const char *name)
 
 static int check_target(struct cli *cli, const char *name)
 {
-    static const enum cli_option_id of_image[] = {CLI_OPT_ENDPOINT, CLI_OPT_TIMEOUT};
+    static const enum cli_option_id of_image[] = {CLI_OPT_ENDPOINT, CLI_OPT_TIMEOUT,
+                                                  CLI_OPT_RETRIES, CLI_OPT_VERBOSE};
     bool file = cli_has(cli, CLI_OPT_FILE), image = cli_has(cli, CLI_OPT_IMAGE);
 
     if (cli->command->subject != CLI_ON_TARGET)

@@ -16,8 +16,14 @@ const struct cli_option cli_options[CLI_OPT_COUNT] = {
                           "the daemon's address, unix:PATH or tcp://HOST:PORT; by default "
                           "$SPACEBLOCK_ENDPOINT, else the usual socket"},
     [CLI_OPT_TIMEOUT] = {"--timeout", "SECONDS", CLI_VALUE_NUMBER, false, 1, 86400,
-                         "give up on a call to the daemon after this long; by default 30 s, and "
-                         "an hour where all data is read"},
+                         "finish within this long, every attempt included, and wait so long for "
+                         "a daemon that is not there; by default 30 s a call, an hour where all "
+                         "data is read, and 2 s for a daemon that is not there"},
+    [CLI_OPT_RETRIES] = {"--retries", "N", CLI_VALUE_NUMBER, false, 0, 1000000,
+                         "at most N calls, and a fifth of all, are tried again after a lost "
+                         "connection; 0: none; by default 32"},
+    [CLI_OPT_VERBOSE] = {"--verbose", NULL, CLI_VALUE_NONE, false, 0, 0,
+                         "say on standard error what is tried again, as is done on a terminal"},
     [CLI_OPT_BLOCKS] = {"--blocks", "N", CLI_VALUE_NUMBER, false, 0, UINT32_MAX,
                         "size of the image in blocks, at least 33"},
     [CLI_OPT_TENANT_ID] = {"--tenant-id", "T", CLI_VALUE_NUMBER, false, 0, UINT16_MAX,
@@ -71,6 +77,9 @@ const struct cli_option cli_options[CLI_OPT_COUNT] = {
                        "tcg (slow, runs everywhere; the default) or kvm"},
     [CLI_OPT_QEMU] = {"--qemu", "PROGRAM", CLI_VALUE_TEXT, false, 0, 0,
                       "the QEMU to run, by default qemu-system-x86_64"},
+    [CLI_OPT_NO_RESUME] = {"--no-resume", NULL, CLI_VALUE_NONE, false, 0, 0,
+                           "begin anew, and drop what an earlier, interrupted command left to be "
+                           "continued"},
     [CLI_OPT_JSON] = {"--json", NULL, CLI_VALUE_NONE, false, 0, 0,
                       "one JSON object on standard output; errors and notes as JSON objects, one "
                       "a line, on standard error"},

@@ -11,21 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/durable.h"
 #include "spaceblock/client.h"
 
 static spb_status fail_path(struct spb_error *err, const char *what, const char *path)
 {
     return spb_fail_errno(err, SPB_IO, errno, "%s \"%s\"", what, path);
-}
-
-/* The folder of a path, "." for none. */
-static char *folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    if (slash == NULL)
-        return strdup(".");
-    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
 }
 
 /* A name beside path that nobody else has: hidden, and as random as a request's. NULL: see err. */
@@ -68,7 +59,7 @@ static spb_status refuse_image(const char *path, struct spb_error *err)
  * system has none of these, one with a hidden name. */
 static spb_status open_beside(struct cli_output *output, mode_t mode, struct spb_error *err)
 {
-    char *folder = folder_of(output->path);
+    char *folder = cli_durable_folder(output->path);
 
     if (folder == NULL)
         return spb_fail_memory(err, "opening the output");
@@ -90,7 +81,7 @@ static spb_status open_beside(struct cli_output *output, mode_t mode, struct spb
     return fail_path(err, "creating", output->path);
 }
 
-static spb_status open_file(const char *path, struct cli_output *output, struct spb_error *err)
+static spb_status find_place(const char *path, struct cli_output *output, struct spb_error *err)
 {
     struct stat about;
     bool exists = stat(path, &about) == 0;
@@ -104,27 +95,52 @@ static spb_status open_file(const char *path, struct cli_output *output, struct 
         return output->fd < 0 ? fail_path(err, "opening", path) : spb_ok();
     }
     output->named = true;
+    output->replaces = exists;
+    output->mode = exists ? about.st_mode & 07777 : 0666;
     /* Through a symbolic link the file it names is replaced, not the link. */
     output->path = exists ? realpath(path, NULL) : strdup(path);
-    if (output->path == NULL)
-        return fail_path(err, "opening", path);
-    SPB_TRY(open_beside(output, 0666, err));
-    if (exists && fchmod(output->fd, about.st_mode & 07777) != 0)
-        return fail_path(err, "setting the mode of", path);
+    return output->path == NULL ? fail_path(err, "opening", path) : spb_ok();
+}
+
+spb_status cli_output_find(const char *path, struct cli_output *output, struct spb_error *err)
+{
+    struct cli_output found = {.fd = -1};
+    spb_status status = spb_ok();
+
+    if (strcmp(path, "-") == 0)
+        found.fd = STDOUT_FILENO;
+    else
+        status = refuse_image(path, err);
+    if (spb_is_ok(status) && found.fd < 0)
+        status = find_place(path, &found, err);
+    if (!spb_is_ok(status)) {
+        cli_output_done(&found);
+        return status;
+    }
+    *output = found;
+    return status;
+}
+
+spb_status cli_output_take_mode(struct cli_output *output, struct spb_error *err)
+{
+    if (output->replaces && fchmod(output->fd, output->mode) != 0)
+        return fail_path(err, "setting the mode of", output->path);
     return spb_ok();
+}
+
+spb_status cli_output_make(struct cli_output *output, struct spb_error *err)
+{
+    SPB_TRY(open_beside(output, 0666, err));
+    return cli_output_take_mode(output, err);
 }
 
 spb_status cli_output_open(const char *path, struct cli_output *output, struct spb_error *err)
 {
     struct cli_output opened = {.fd = -1};
-    spb_status status = spb_ok();
+    spb_status status = cli_output_find(path, &opened, err);
 
-    if (strcmp(path, "-") == 0)
-        opened.fd = STDOUT_FILENO;
-    else
-        status = refuse_image(path, err);
     if (spb_is_ok(status) && opened.fd < 0)
-        status = open_file(path, &opened, err);
+        status = cli_output_make(&opened, err);
     if (!spb_is_ok(status)) {
         cli_output_done(&opened);
         return status;
@@ -148,19 +164,6 @@ spb_status cli_output_write(void *user, const void *data, size_t n, struct spb_e
         n -= (size_t)done;
     }
     return spb_ok();
-}
-
-static spb_status sync_folder(const char *path, struct spb_error *err)
-{
-    char *folder = folder_of(path);
-    int fd = folder == NULL ? -1 : open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    free(folder);
-    if (fd < 0)
-        return fail_path(err, "syncing the folder of", path);
-    spb_status status = fsync(fd) != 0 ? fail_path(err, "syncing the folder of", path) : spb_ok();
-    (void)close(fd);
-    return status;
 }
 
 spb_status cli_output_commit(struct cli_output *output, struct spb_error *err)
@@ -187,7 +190,7 @@ spb_status cli_output_commit(struct cli_output *output, struct spb_error *err)
         return fail_path(err, "naming", output->path);
     free(output->temporary);
     output->temporary = NULL;
-    return sync_folder(output->path, err);
+    return cli_durable_sync_folder(output->path, err);
 }
 
 void cli_output_done(struct cli_output *output)

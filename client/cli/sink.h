@@ -8,17 +8,28 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/status.h"
 
 struct cli_output {
     int fd;          /* owned unless it is standard output; -1: none */
     bool named;      /* a file that commit gives its name */
+    bool replaces;   /* there is one of that name, whose mode it takes */
+    mode_t mode;     /* of that one */
     char *path;      /* owned; the final name */
     char *temporary; /* owned; the name it has until then, or NULL while it has none */
 };
 
-/* path "-" is standard output. */
+/* Looks where it goes: a stream is open then; otherwise named, path and what goes with them are
+ * set, and there is no file yet. path "-" is standard output. */
+SPB_MUST_USE spb_status cli_output_find(const char *path, struct cli_output *output,
+                                        struct spb_error *err);
+/* Makes the file of one that was found. */
+SPB_MUST_USE spb_status cli_output_make(struct cli_output *output, struct spb_error *err);
+/* Gives the file the mode of the one that it replaces. */
+SPB_MUST_USE spb_status cli_output_take_mode(struct cli_output *output, struct spb_error *err);
+/* All three in one. */
 SPB_MUST_USE spb_status cli_output_open(const char *path, struct cli_output *output,
                                         struct spb_error *err);
 /* A cli_sink over a struct cli_output. */

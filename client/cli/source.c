@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "cli/cli.h"
 
 #define PIECE_BYTES ((size_t)1 << 18)
@@ -25,16 +26,18 @@ static spb_status open_input(const char *path, int *fd, struct spb_error *err)
     return spb_ok();
 }
 
-/* Some bytes, 0 at the end. */
-static spb_status read_some(int fd, const char *name, void *buffer, size_t n, size_t *got,
-                            struct spb_error *err)
+#define FROM_HERE (-1)
+
+/* Some bytes, 0 at the end; from an offset, or FROM_HERE. */
+static spb_status read_some(int fd, const char *name, off_t offset, void *buffer, size_t n,
+                            size_t *got, struct spb_error *err)
 {
     ssize_t found;
 
     do {
         if (cli_is_interrupted())
             return spb_fail(err, SPB_DEADLINE, "reading \"%s\": interrupted", name);
-        found = read(fd, buffer, n);
+        found = offset == FROM_HERE ? read(fd, buffer, n) : pread(fd, buffer, n, offset);
     } while (found < 0 && errno == EINTR);
     if (found < 0)
         return spb_fail_errno(err, SPB_IO, errno, "reading \"%s\"", name);
@@ -88,7 +91,7 @@ static spb_status copy_all(int from, const char *name, int to, uint64_t *size,
     size_t got = 1;
 
     while (spb_is_ok(status) && got > 0) {
-        status = read_some(from, name, piece, PIECE_BYTES, &got, err);
+        status = read_some(from, name, FROM_HERE, piece, PIECE_BYTES, &got, err);
         if (spb_is_ok(status))
             status = write_all(to, piece, got, err);
         total += got;
@@ -109,8 +112,6 @@ static spb_status spool(struct cli_source *source, struct spb_error *err)
                               "making a temporary file for \"%s\" ($TMPDIR says where)",
                               source->name);
     spb_status status = copy_all(source->fd, source->name, copy, &source->size, err);
-    if (spb_is_ok(status) && lseek(copy, 0, SEEK_SET) != 0)
-        status = spb_fail_errno(err, SPB_IO, errno, "reading a temporary copy of the input");
     if (!spb_is_ok(status)) {
         (void)close(copy);
         return status;
@@ -118,6 +119,18 @@ static spb_status spool(struct cli_source *source, struct spb_error *err)
     (void)close(source->fd);
     source->fd = copy;
     return status;
+}
+
+static void identify(const struct stat *about, bool has_path, struct cli_source_identity *identity)
+{
+    *identity = (struct cli_source_identity){
+        .is_known = has_path,
+        .device = about->st_dev,
+        .inode = about->st_ino,
+        .size = (uint64_t)about->st_size,
+        .modified_s = about->st_mtim.tv_sec,
+        .modified_ns = about->st_mtim.tv_nsec,
+    };
 }
 
 spb_status cli_source_open(const char *path, struct cli_source *source, struct spb_error *err)
@@ -132,7 +145,9 @@ spb_status cli_source_open(const char *path, struct cli_source *source, struct s
     } else if (S_ISREG(about.st_mode)) {
         /* Standard input may stand in the middle of a file. */
         off_t at = lseek(opened.fd, 0, SEEK_CUR);
+        opened.begin = at < 0 ? 0 : (uint64_t)at;
         opened.size = at < 0 || at > about.st_size ? 0 : (uint64_t)(about.st_size - at);
+        identify(&about, strcmp(path, "-") != 0, &opened.identity);
     } else {
         status = spool(&opened, err);
     }
@@ -144,20 +159,61 @@ spb_status cli_source_open(const char *path, struct cli_source *source, struct s
     return status;
 }
 
-spb_status cli_source_read(struct cli_source *source, void *buffer, size_t n, struct spb_error *err)
+/* Of bytes at an offset, those that the CRC does not know yet and that come next for it. */
+static void take_crc(struct cli_source *source, uint64_t offset, const uint8_t *bytes, size_t n)
 {
-    uint8_t *at = buffer;
+    if (offset > source->crc_end || offset + n <= source->crc_end)
+        return;
+    size_t known = (size_t)(source->crc_end - offset);
+
+    source->crc = spb_crc32c(source->crc, bytes + known, n - known);
+    source->crc_end = offset + n;
+}
+
+spb_status cli_source_read_at(struct cli_source *source, uint64_t offset, void *buffer, size_t n,
+                              struct spb_error *err)
+{
+    uint64_t at = source->begin + offset;
+    uint8_t *out = buffer;
     size_t got = 0;
 
-    for (size_t left = n; left > 0; left -= got, at += got) {
-        SPB_TRY(read_some(source->fd, source->name, at, left, &got, err));
+    for (size_t left = n; left > 0; left -= got, out += got, at += got) {
+        SPB_TRY(read_some(source->fd, source->name, (off_t)at, out, left, &got, err));
         if (got == 0)
             return spb_fail(err, SPB_CHANGED,
                             "reading \"%s\": found its end %zu bytes early, expected %llu bytes in "
                             "all (it became shorter meanwhile)",
                             source->name, left, (unsigned long long)source->size);
     }
+    take_crc(source, offset, buffer, n);
     return spb_ok();
+}
+
+spb_status cli_source_read(struct cli_source *source, void *buffer, size_t n, struct spb_error *err)
+{
+    SPB_TRY(cli_source_read_at(source, source->at, buffer, n, err));
+    source->at += n;
+    return spb_ok();
+}
+
+spb_status cli_source_crc(struct cli_source *source, uint64_t end, uint32_t *crc,
+                          struct spb_error *err)
+{
+    if (end < source->crc_end)
+        return spb_fail(err, SPB_INVALID, "the CRC of \"%s\" up to %llu: it is known up to %llu",
+                        source->name, (unsigned long long)end, (unsigned long long)source->crc_end);
+    uint8_t *piece = malloc(PIECE_BYTES);
+    spb_status status = piece == NULL ? spb_fail_memory(err, "reading the input") : spb_ok();
+
+    while (spb_is_ok(status) && source->crc_end < end) {
+        uint64_t left = end - source->crc_end;
+        status = cli_source_read_at(source, source->crc_end, piece,
+                                    left < PIECE_BYTES ? (size_t)left : PIECE_BYTES, err);
+    }
+    free(piece);
+    if (spb_is_ok(status))
+        *crc = source->crc;
+    return status;
 }
 
 void cli_source_done(struct cli_source *source)
@@ -178,7 +234,7 @@ spb_status cli_source_read_small(const char *path, void *buffer, size_t room, si
     SPB_TRY(open_input(path, &fd, err));
     spb_status status = spb_ok();
     while (spb_is_ok(status) && used < room && got > 0) {
-        status = read_some(fd, name, at + used, room - used, &got, err);
+        status = read_some(fd, name, FROM_HERE, at + used, room - used, &got, err);
         used += spb_is_ok(status) ? got : 0;
     }
     (void)close(fd);

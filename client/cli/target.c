@@ -78,12 +78,13 @@ static spb_status sink_with_crc(void *user, const void *data, size_t n, struct s
 }
 
 spb_status cli_product_fetch(struct cli_target *target, const struct cli_product *product,
-                             struct cli_progress *progress, cli_sink sink, void *user,
-                             struct spb_error *err)
+                             struct cli_fetched fetched, struct cli_progress *progress,
+                             cli_sink sink, void *user, struct spb_error *err)
 {
-    struct crc_sink through = {sink, user, 0};
+    struct crc_sink through = {sink, user, fetched.crc};
 
-    SPB_TRY(target->ops->product_read(target, product, progress, sink_with_crc, &through, err));
+    SPB_TRY(target->ops->product_read(target, product, fetched.length, progress, sink_with_crc,
+                                      &through, err));
     if (product->product.state != SPB_PRODUCT_ROTTEN && through.crc != product->product.crc)
         return spb_fail(err, SPB_CORRUPT,
                         "reading data product \"%s\": its %llu bytes have CRC %08x, expected %08x",

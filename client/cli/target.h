@@ -116,10 +116,10 @@ struct cli_target_ops {
     spb_status (*product_find)(struct cli_target *target, const char *name, size_t name_len,
                                bool padded, struct cli_progress *progress,
                                struct cli_product *product, struct spb_error *err);
-    /* Streams all product->product.length bytes in order. */
+    /* Streams the bytes of product->product.length in order, from an offset on. */
     spb_status (*product_read)(struct cli_target *target, const struct cli_product *product,
-                               struct cli_progress *progress, cli_sink sink, void *user,
-                               struct spb_error *err);
+                               uint64_t from, struct cli_progress *progress, cli_sink sink,
+                               void *user, struct spb_error *err);
     spb_status (*product_delete)(struct cli_target *target, const char *name, size_t name_len,
                                  struct spb_error *err);
     void (*close)(struct cli_target *target);
@@ -139,11 +139,17 @@ void cli_target_close(struct cli_target *target);
 void cli_target_cleanup(struct cli_target **target);
 #define CLI_AUTO_TARGET __attribute__((cleanup(cli_target_cleanup)))
 
-/* product_read, whose bytes are also compared with the product's CRC unless it is rotten. */
+/* The bytes of a product that are there already, and their CRC. */
+struct cli_fetched {
+    uint64_t length;
+    uint32_t crc;
+};
+/* product_read of the others; all together are compared with the product's CRC unless it is rotten.
+ * SPB_CORRUPT where it differs. */
 SPB_MUST_USE spb_status cli_product_fetch(struct cli_target *target,
                                           const struct cli_product *product,
-                                          struct cli_progress *progress, cli_sink sink, void *user,
-                                          struct spb_error *err);
+                                          struct cli_fetched fetched, struct cli_progress *progress,
+                                          cli_sink sink, void *user, struct spb_error *err);
 
 void cli_inspection_done(struct cli_inspection *inspection);
 void cli_params_done(struct cli_params *params);

@@ -282,6 +282,7 @@ spb_status cli_target_daemon_open(struct cli *cli, const struct cli_image_ref *i
     if (opened == NULL)
         return spb_fail_memory(err, "connecting to the daemon");
     opened->base.ops = &daemon_ops;
+    opened->cli = cli;
     opened->image = *image;
     spb_status status = cli_daemon_open(cli, &opened->daemon, err);
     if (!spb_is_ok(status)) {

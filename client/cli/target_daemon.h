@@ -7,6 +7,7 @@
 
 struct daemon_target {
     struct cli_target base;
+    struct cli *cli; /* borrowed */
     struct cli_daemon daemon;
     struct cli_image_ref image; /* its name is borrowed from the arguments */
 };
@@ -37,8 +38,8 @@ spb_status daemon_product_find(struct cli_target *target, const char *name, size
                                bool padded, struct cli_progress *progress,
                                struct cli_product *product, struct spb_error *err);
 spb_status daemon_product_read(struct cli_target *target, const struct cli_product *product,
-                               struct cli_progress *progress, cli_sink sink, void *user,
-                               struct spb_error *err);
+                               uint64_t from, struct cli_progress *progress, cli_sink sink,
+                               void *user, struct spb_error *err);
 spb_status daemon_product_delete(struct cli_target *target, const char *name, size_t name_len,
                                  struct spb_error *err);
 

@@ -1,9 +1,11 @@
 /* The target through a daemon: data products. One thread. */
-#include <spaceblock/v1/uploads.pb-c.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/text.h"
 #include "cli/transfer.h"
+#include "cli/upload.h"
 
 static spb_status take_product(const Spaceblock__V1__Product *message, struct cli_product *product,
                                struct spb_error *err)
@@ -81,91 +83,110 @@ spb_status daemon_product_find(struct cli_target *target, const char *name, size
 }
 
 spb_status daemon_product_read(struct cli_target *target, const struct cli_product *product,
-                               struct cli_progress *progress, cli_sink sink, void *user,
-                               struct spb_error *err)
+                               uint64_t from, struct cli_progress *progress, cli_sink sink,
+                               void *user, struct spb_error *err)
 {
-    return cli_transfer_fetch(daemon_of(target), product, progress, sink, user, err);
+    return cli_transfer_fetch(daemon_of(target), product, from, progress, sink, user, err);
 }
 
 /* ---- Uploads ------------------------------------------------------------------------------- */
 
-struct upload {
-    ProtobufCBinaryData id; /* owned */
-    uint32_t chunk;
-    char request_id[SPB_REQUEST_ID_SIZE];
+/* What an upload of a product is about. */
+struct product_upload {
+    struct daemon_target *self;
+    const struct spb_product_attributes *attributes;
+    bool replace;
+    Spaceblock__V1__ProductTarget target;
+    Spaceblock__V1__ImageRef image;
+    struct spb_product *product; /* gets what is published */
 };
 
-static spb_status start_upload(struct daemon_target *self, struct upload *upload,
-                               const struct spb_product_attributes *attributes, bool replace,
-                               uint64_t size, struct spb_error *err)
+static void fill_start(void *user, Spaceblock__V1__StartUploadRequest *request)
 {
-    static const struct cli_method method = {CLI_SERVICE_UPLOADS, "Start",
-                                             &spaceblock__v1__start_upload_response__descriptor,
-                                             CLI_CALL_MS};
-    Spaceblock__V1__StartUploadRequest request;
-    Spaceblock__V1__ProductTarget product;
-    CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    Spaceblock__V1__ImageRef image;
+    struct product_upload *upload = user;
+    Spaceblock__V1__ProductTarget *target = &upload->target;
 
-    spaceblock__v1__product_target__init(&product);
-    spaceblock__v1__start_upload_request__init(&request);
-    cli_image_ref_fill(&self->image, &image);
-    product.image = &image;
-    product.name = cli_bytes(attributes->name, attributes->name_len);
-    product.product_class = attributes->product_class;
-    product.priority = attributes->priority;
-    product.replace = replace;
-    request.request_id = upload->request_id;
-    request.target_case = SPACEBLOCK__V1__START_UPLOAD_REQUEST__TARGET_PRODUCT;
-    request.product = &product;
-    request.size = size;
-    SPB_TRY(cli_daemon_call(&self->daemon, &method, &request.base, &reply, err));
-    Spaceblock__V1__StartUploadResponse *answer = (void *)reply;
-    if (answer->upload_id.len == 0 || answer->chunk_size_max < CLI_CHUNK_MIN)
-        return cli_answer_lacks(&method, "an upload_id, or a chunk size of 64 KiB or more", err);
-    upload->chunk = answer->chunk_size_max < CLI_CHUNK_MAX ? answer->chunk_size_max : CLI_CHUNK_MAX;
-    upload->id = answer->upload_id;
-    answer->upload_id = cli_bytes(NULL, 0);
-    return spb_ok();
+    spaceblock__v1__product_target__init(target);
+    cli_image_ref_fill(&upload->self->image, &upload->image);
+    target->image = &upload->image;
+    target->name = cli_bytes(upload->attributes->name, upload->attributes->name_len);
+    target->product_class = upload->attributes->product_class;
+    target->priority = upload->attributes->priority;
+    target->replace = upload->replace;
+    request->target_case = SPACEBLOCK__V1__START_UPLOAD_REQUEST__TARGET_PRODUCT;
+    request->product = target;
 }
 
-static spb_status finish_upload(struct daemon_target *self, struct upload *upload, uint32_t crc,
-                                struct spb_product *product, struct spb_error *err)
+static spb_status take_finished(void *user, const Spaceblock__V1__FinishUploadResponse *answer,
+                                struct spb_error *err)
 {
-    static const struct cli_method method = {CLI_SERVICE_UPLOADS, "Finish",
-                                             &spaceblock__v1__finish_upload_response__descriptor,
-                                             CLI_LONG_CALL_MS};
-    Spaceblock__V1__FinishUploadRequest request;
-    CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
+    struct product_upload *upload = user;
 
-    spaceblock__v1__finish_upload_request__init(&request);
-    request.request_id = upload->request_id;
-    request.upload_id = upload->id;
-    request.crc32c = crc;
-    SPB_TRY(cli_daemon_call(&self->daemon, &method, &request.base, &reply, err));
-    const Spaceblock__V1__FinishUploadResponse *answer = (const void *)reply;
     if (answer->result_case != SPACEBLOCK__V1__FINISH_UPLOAD_RESPONSE__RESULT_PRODUCT ||
         answer->product == NULL)
-        return cli_answer_lacks(&method, "product", err);
-    return cli_from_product(answer->product, product, err);
+        return spb_fail(err, SPB_PROTOCOL,
+                        "reading the daemon's answer to Finish: found no product in it");
+    return cli_from_product(answer->product, upload->product, err);
 }
 
-/* Gives back what the upload reserved. Where that fails the daemon does so later by itself, and the
- * failure that led here is the one to tell. */
-static void abort_upload(struct daemon_target *self, struct upload *upload)
+static bool find_published(void *user, uint32_t crc, uint64_t size)
 {
-    static const struct cli_method method = {CLI_SERVICE_UPLOADS, "Abort",
-                                             &spaceblock__v1__abort_upload_response__descriptor,
-                                             CLI_CONNECT_MS};
-    Spaceblock__V1__AbortUploadRequest request;
-    struct spb_client_failure kept = *self->daemon.failure;
+    const struct product_upload *upload = user;
+    const struct spb_product_attributes *attributes = upload->attributes;
+    struct cli_product found;
     struct spb_error ignored;
 
-    spaceblock__v1__abort_upload_request__init(&request);
-    request.request_id = upload->request_id;
-    request.upload_id = upload->id;
-    if (!spb_is_ok(cli_daemon_do(&self->daemon, &method, &request.base, &ignored)))
-        *self->daemon.failure = kept;
+    if (!spb_is_ok(daemon_product_find(&upload->self->base, attributes->name, attributes->name_len,
+                                       false, NULL, &found, &ignored)))
+        return false;
+    if (found.product.crc != crc || found.product.length != size ||
+        found.product.product_class != attributes->product_class ||
+        found.product.priority != attributes->priority)
+        return false;
+    *upload->product = found.product;
+    return true;
+}
+
+/* "product 1/demo/7468..."; the image's name may be any text, the product's is in hex. */
+static char *name_target(const struct daemon_target *self,
+                         const struct spb_product_attributes *attributes)
+{
+    char *image = cli_text_value(self->image.name, strlen(self->image.name));
+    char *name = cli_text_hex("", attributes->name, attributes->name_len);
+    char tenant[8] = "own", *text = NULL;
+
+    if (self->image.has_tenant)
+        (void)snprintf(tenant, sizeof(tenant), "%u", (unsigned)self->image.tenant);
+    if (image == NULL || name == NULL ||
+        asprintf(&text, "product %s/%s/%s", tenant, image, name) < 0)
+        text = NULL;
+    free(image);
+    free(name);
+    return text;
+}
+
+static spb_status put_product(struct product_upload *upload, const char *key,
+                              struct cli_source *source, struct cli_progress *progress,
+                              struct spb_error *err)
+{
+    const struct spb_product_attributes *attributes = upload->attributes;
+    char options[64], what[SPB_PRODUCT_NAME_MAX + 24];
+    const struct cli_upload_target target = {
+        .what = what,
+        .key = key,
+        .options = options,
+        .fill = fill_start,
+        .take = take_finished,
+        .find = find_published,
+        .user = upload,
+    };
+
+    (void)snprintf(what, sizeof(what), "data product \"%.*s\"", (int)attributes->name_len,
+                   (const char *)attributes->name);
+    (void)snprintf(options, sizeof(options), "class %u priority %u replace %d",
+                   (unsigned)attributes->product_class, (unsigned)attributes->priority,
+                   (int)upload->replace);
+    return cli_upload(upload->self->cli, &upload->self->daemon, &target, source, progress, err);
 }
 
 spb_status daemon_product_put(struct cli_target *target,
@@ -173,19 +194,16 @@ spb_status daemon_product_put(struct cli_target *target,
                               struct cli_source *source, struct cli_progress *progress,
                               struct spb_product *product, struct spb_error *err)
 {
-    struct daemon_target *self = daemon_of(target);
-    struct upload upload = {.chunk = 0};
-    uint32_t crc = 0;
+    struct product_upload upload = {.self = daemon_of(target),
+                                    .attributes = attributes,
+                                    .replace = replace,
+                                    .product = product};
+    char *key = name_target(upload.self, attributes);
 
-    SPB_TRY(spb_client_request_id(upload.request_id, err));
-    SPB_TRY(start_upload(self, &upload, attributes, replace, source->size, err));
-    spb_status status =
-        cli_transfer_send(&self->daemon, &upload.id, upload.chunk, source, progress, &crc, err);
-    if (spb_is_ok(status))
-        status = finish_upload(self, &upload, crc, product, err);
-    if (!spb_is_ok(status))
-        abort_upload(self, &upload);
-    free(upload.id.data);
+    if (key == NULL)
+        return spb_fail_memory(err, "storing a data product");
+    spb_status status = put_product(&upload, key, source, progress, err);
+    free(key);
     return status;
 }
 

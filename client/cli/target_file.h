@@ -25,8 +25,8 @@ spb_status file_product_find(struct cli_target *target, const char *name, size_t
                              bool padded, struct cli_progress *progress,
                              struct cli_product *product, struct spb_error *err);
 spb_status file_product_read(struct cli_target *target, const struct cli_product *product,
-                             struct cli_progress *progress, cli_sink sink, void *user,
-                             struct spb_error *err);
+                             uint64_t from, struct cli_progress *progress, cli_sink sink,
+                             void *user, struct spb_error *err);
 spb_status file_product_delete(struct cli_target *target, const char *name, size_t name_len,
                                struct spb_error *err);
 

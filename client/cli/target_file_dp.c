@@ -86,12 +86,12 @@ spb_status file_product_find(struct cli_target *target, const char *name, size_t
 }
 
 static spb_status copy_out(const struct spb_volume *volume, const struct spb_product *product,
-                           struct cli_progress *progress, cli_sink sink, void *user, uint8_t *piece,
-                           struct spb_error *err)
+                           uint64_t from, struct cli_progress *progress, cli_sink sink, void *user,
+                           uint8_t *piece, struct spb_error *err)
 {
     uint64_t length = product->length;
 
-    for (uint64_t at = 0; at < length;) {
+    for (uint64_t at = from; at < length;) {
         size_t n = length - at < PIECE_BYTES ? (size_t)(length - at) : PIECE_BYTES;
         SPB_TRY(spb_product_read(volume, product, at, piece, n, err));
         SPB_TRY(sink(user, piece, n, err));
@@ -104,15 +104,15 @@ static spb_status copy_out(const struct spb_volume *volume, const struct spb_pro
 }
 
 spb_status file_product_read(struct cli_target *target, const struct cli_product *product,
-                             struct cli_progress *progress, cli_sink sink, void *user,
-                             struct spb_error *err)
+                             uint64_t from, struct cli_progress *progress, cli_sink sink,
+                             void *user, struct spb_error *err)
 {
     uint8_t *piece = malloc(PIECE_BYTES);
 
     if (piece == NULL)
         return spb_fail_memory(err, "reading a data product");
     spb_status status =
-        copy_out(volume_of(target), &product->product, progress, sink, user, piece, err);
+        copy_out(volume_of(target), &product->product, from, progress, sink, user, piece, err);
     free(piece);
     return status;
 }

@@ -11,6 +11,9 @@
 
 #include "base/crc32c.h"
 
+#define RPC_FAILED_PRECONDITION 9
+#define LAST_WAITS 2u /* of CLI_WAIT_MS, for calls in flight after an interrupt */
+
 struct transfer;
 
 struct lane {
@@ -26,8 +29,7 @@ struct transfer {
     struct cli_daemon *daemon;
     struct lane lanes[CLI_TRANSFER_CALLS];
     uint64_t started, ended; /* chunks */
-    uint64_t done_bytes;
-    spb_status status; /* the first failure */
+    spb_status status;       /* the first failure */
     struct spb_error *err;
 };
 
@@ -64,6 +66,12 @@ static bool has_failed(const struct transfer *transfer)
     return !spb_is_ok(transfer->status);
 }
 
+static void fail_interrupted(struct transfer *transfer, const char *doing)
+{
+    if (!has_failed(transfer))
+        transfer_fail(transfer, spb_fail(transfer->err, SPB_DEADLINE, "%s: interrupted", doing));
+}
+
 /* A callback's view: the call of a lane has ended. False where it failed. */
 static bool lane_ended(struct lane *lane, const struct spb_client_reply *reply)
 {
@@ -71,11 +79,6 @@ static bool lane_ended(struct lane *lane, const struct spb_client_reply *reply)
 
     lane->is_busy = false;
     transfer->ended++;
-    /* A few hostile bytes can unpack to much memory; an honest answer is hardly over a chunk. */
-    if (spb_is_ok(reply->status) && reply->payload_size > CLI_CHUNK_MAX + CLI_CHUNK_MIN)
-        transfer_fail(transfer, spb_fail(transfer->err, SPB_PROTOCOL,
-                                         "transferring a chunk: found an answer of %zu bytes",
-                                         reply->payload_size));
     if (spb_is_ok(reply->status))
         return !has_failed(transfer);
     if (!has_failed(transfer)) {
@@ -102,7 +105,7 @@ static spb_status start_call(struct lane *lane, const char *service, const char 
         return spb_fail_memory(transfer->err, "sending a chunk");
     protobuf_c_message_pack(request, packed);
     spb_status status = spb_client_start(transfer->daemon->client, service, method, packed, size,
-                                         cli_daemon_timeout(transfer->daemon, CLI_CALL_MS),
+                                         cli_daemon_timeout(transfer->daemon, CLI_CHUNK_MS),
                                          callback, lane, transfer->err);
     free(packed);
     if (spb_is_ok(status)) {
@@ -112,133 +115,165 @@ static spb_status start_call(struct lane *lane, const char *service, const char 
     return status;
 }
 
-/* Until a callback ran. A lost connection ends every call, through their callbacks. */
+/* Until a callback ran, a signal came, or a moment passed. A client that reconnects does not fail
+ * in waiting: its calls do. */
 static void wait_once(struct transfer *transfer)
 {
-    struct spb_error lost;
-    spb_status status = spb_client_wait(transfer->daemon->client, CLI_CALL_MS, &lost);
+    spb_status status = spb_client_wait(transfer->daemon->client, CLI_WAIT_MS, NULL);
 
-    if (!spb_is_ok(status) && !has_failed(transfer)) {
-        *transfer->err = lost;
-        transfer_fail(transfer, status);
-    }
+    SPB_ASSERT(spb_is_ok(status));
 }
 
-/* Callbacks hold pointers into the transfer: it does not end before the last has run. */
+/* Callbacks hold pointers into the transfer: it does not end before the last has run. Who
+ * interrupts does not wait for a link that may be dead: closing runs them all. */
 static void drain(struct transfer *transfer)
 {
-    while (transfer->ended < transfer->started &&
-           spb_client_in_flight(transfer->daemon->client) > 0)
-        wait_once(transfer);
+    unsigned waits = LAST_WAITS;
+
+    while (transfer->ended < transfer->started) {
+        uint64_t ended = transfer->ended;
+        if (cli_is_interrupted() && waits == 0)
+            cli_daemon_done(transfer->daemon);
+        else
+            wait_once(transfer);
+        if (cli_is_interrupted() && transfer->ended == ended && waits > 0)
+            waits--;
+    }
 }
 
 /* ---- Sending ------------------------------------------------------------------------------- */
 
-struct sending {
+struct send_state {
     struct transfer transfer; /* first: lanes lead here */
-    const ProtobufCBinaryData *upload_id;
-    struct cli_source *source;
-    uint32_t chunk, crc;
+    struct cli_sending *sending;
 };
+
+static void note_taken(struct cli_sending *sending, uint64_t next_offset)
+{
+    if (next_offset <= sending->offset)
+        return;
+    sending->offset = next_offset;
+    if (sending->note != NULL)
+        sending->note(sending->user, next_offset);
+}
 
 static void on_sent(void *user, const struct spb_client_reply *reply)
 {
     struct lane *lane = user;
     struct transfer *transfer = lane->transfer;
+    struct cli_sending *sending = ((struct send_state *)(void *)transfer)->sending;
+    bool was_good = !has_failed(transfer);
+    CLI_AUTO_MESSAGE ProtobufCMessage *message = NULL;
 
-    if (!lane_ended(lane, reply))
+    if (!lane_ended(lane, reply)) {
+        if (was_good && reply->rpc_code == RPC_FAILED_PRECONDITION)
+            sending->is_astray = strcmp(reply->reason, "WRONG_STATE") == 0;
         return;
-    Spaceblock__V1__WriteUploadResponse *answer =
-        spaceblock__v1__write_upload_response__unpack(NULL, reply->payload_size, reply->payload);
-    if (answer == NULL || answer->next_offset < lane->offset + lane->size)
-        transfer_fail(transfer,
-                      spb_fail(transfer->err, SPB_PROTOCOL,
-                               "sending a chunk: the daemon took less than was sent at %llu",
-                               (unsigned long long)lane->offset));
-    transfer->done_bytes += lane->size;
-    if (answer != NULL)
-        spaceblock__v1__write_upload_response__free_unpacked(answer, NULL);
+    }
+    spb_status status =
+        spb_client_unpack("Write", &spaceblock__v1__write_upload_response__descriptor,
+                          reply->payload, reply->payload_size, &message, transfer->err);
+    if (!spb_is_ok(status)) {
+        transfer_fail(transfer, status);
+        return;
+    }
+    uint64_t next =
+        ((const Spaceblock__V1__WriteUploadResponse *)(const void *)message)->next_offset;
+    if (next < lane->offset + lane->size || next > sending->source->size) {
+        sending->is_astray = true;
+        transfer_fail(transfer, spb_fail(transfer->err, SPB_PROTOCOL,
+                                         "sending a chunk: found %llu as the next offset, expected "
+                                         "%llu",
+                                         (unsigned long long)next,
+                                         (unsigned long long)(lane->offset + lane->size)));
+        return;
+    }
+    note_taken(sending, next);
 }
 
-static spb_status send_chunk(struct sending *sending, uint64_t offset, size_t size)
+static spb_status send_chunk(struct send_state *state, uint64_t offset, size_t size)
 {
-    struct lane *lane = next_lane(&sending->transfer);
+    struct lane *lane = next_lane(&state->transfer);
     Spaceblock__V1__WriteUploadRequest request;
 
     spaceblock__v1__write_upload_request__init(&request);
-    SPB_TRY(cli_source_read(sending->source, lane->data, size, sending->transfer.err));
-    sending->crc = spb_crc32c(sending->crc, lane->data, size);
+    SPB_TRY(
+        cli_source_read_at(state->sending->source, offset, lane->data, size, state->transfer.err));
     lane->offset = offset;
     lane->size = size;
-    request.upload_id = *sending->upload_id;
+    request.upload_id = *state->sending->upload_id;
     request.offset = offset;
     request.data = cli_bytes(lane->data, size);
     request.crc32c = spb_crc32c(0, lane->data, size);
     return start_call(lane, CLI_SERVICE_UPLOADS, "Write", &request.base, on_sent);
 }
 
-static void send_all(struct sending *sending, struct cli_progress *progress)
+static void send_all(struct send_state *state)
 {
-    struct transfer *transfer = &sending->transfer;
+    struct transfer *transfer = &state->transfer;
+    struct cli_sending *sending = state->sending;
     uint64_t size = sending->source->size;
 
-    for (uint64_t at = 0; at < size && !has_failed(transfer);) {
+    for (uint64_t at = sending->offset; at < size && !has_failed(transfer);) {
         if (next_lane(transfer)->is_busy) {
             wait_once(transfer);
         } else {
             size_t n = size - at < sending->chunk ? (size_t)(size - at) : sending->chunk;
-            transfer_fail(transfer, send_chunk(sending, at, n));
+            transfer_fail(transfer, send_chunk(state, at, n));
             at += n;
         }
-        if (!cli_progress_callback(progress, transfer->done_bytes, size) && !has_failed(transfer))
-            transfer_fail(transfer, spb_fail(transfer->err, SPB_DEADLINE,
-                                             "storing a data product: interrupted"));
+        if (!cli_progress_callback(sending->progress, sending->offset, size))
+            fail_interrupted(transfer, "sending");
     }
 }
 
-spb_status cli_transfer_send(struct cli_daemon *daemon, const ProtobufCBinaryData *upload_id,
-                             uint32_t chunk, struct cli_source *source,
-                             struct cli_progress *progress, uint32_t *crc, struct spb_error *err)
+spb_status cli_transfer_send(struct cli_daemon *daemon, struct cli_sending *sending,
+                             struct spb_error *err)
 {
-    struct sending sending = {.upload_id = upload_id, .source = source, .chunk = chunk};
+    struct send_state state = {.sending = sending};
 
-    spb_status status = transfer_init(&sending.transfer, daemon, chunk, err);
+    sending->is_astray = false;
+    spb_status status = transfer_init(&state.transfer, daemon, sending->chunk, err);
     if (spb_is_ok(status)) {
-        send_all(&sending, progress);
-        drain(&sending.transfer);
-        status = sending.transfer.status;
-        *crc = sending.crc;
+        send_all(&state);
+        drain(&state.transfer);
+        status = state.transfer.status;
     }
-    transfer_done(&sending.transfer);
+    transfer_done(&state.transfer);
     return status;
 }
 
 /* ---- Fetching ------------------------------------------------------------------------------ */
 
+static spb_status take_chunk(struct lane *lane, const Spaceblock__V1__ReadProductResponse *answer,
+                             struct spb_error *err)
+{
+    if (answer->data.len != lane->size)
+        return spb_fail(err, SPB_PROTOCOL,
+                        "fetching a chunk at %llu: found %zu bytes, expected %zu",
+                        (unsigned long long)lane->offset, answer->data.len, lane->size);
+    if (spb_crc32c(0, answer->data.data, answer->data.len) != answer->crc32c)
+        return spb_fail(err, SPB_PROTOCOL, "fetching a chunk at %llu: its CRC differs",
+                        (unsigned long long)lane->offset);
+    memcpy(lane->data, answer->data.data, lane->size);
+    lane->is_full = true;
+    return spb_ok();
+}
+
 static void on_fetched(void *user, const struct spb_client_reply *reply)
 {
     struct lane *lane = user;
     struct transfer *transfer = lane->transfer;
+    CLI_AUTO_MESSAGE ProtobufCMessage *message = NULL;
 
     if (!lane_ended(lane, reply))
         return;
-    Spaceblock__V1__ReadProductResponse *answer =
-        spaceblock__v1__read_product_response__unpack(NULL, reply->payload_size, reply->payload);
-    if (answer == NULL || answer->data.len != lane->size) {
-        transfer_fail(transfer, spb_fail(transfer->err, SPB_PROTOCOL,
-                                         "fetching a chunk at %llu: found %zu bytes, expected %zu",
-                                         (unsigned long long)lane->offset,
-                                         answer == NULL ? 0 : answer->data.len, lane->size));
-    } else if (spb_crc32c(0, answer->data.data, answer->data.len) != answer->crc32c) {
-        transfer_fail(transfer, spb_fail(transfer->err, SPB_PROTOCOL,
-                                         "fetching a chunk at %llu: its CRC differs",
-                                         (unsigned long long)lane->offset));
-    } else {
-        memcpy(lane->data, answer->data.data, lane->size);
-        lane->is_full = true;
-    }
-    if (answer != NULL)
-        spaceblock__v1__read_product_response__free_unpacked(answer, NULL);
+    spb_status status =
+        spb_client_unpack("Read", &spaceblock__v1__read_product_response__descriptor,
+                          reply->payload, reply->payload_size, &message, transfer->err);
+    if (spb_is_ok(status))
+        status = take_chunk(lane, (const void *)message, transfer->err);
+    transfer_fail(transfer, status);
 }
 
 static spb_status ask_chunk(struct transfer *transfer, struct daemon_target *target,
@@ -263,20 +298,19 @@ static spb_status ask_chunk(struct transfer *transfer, struct daemon_target *tar
 
 /* Asks as far ahead as there are lanes, and hands on the oldest chunk once it is there. */
 static void fetch_all(struct transfer *transfer, struct daemon_target *target,
-                      const struct cli_product *product, struct cli_progress *progress,
-                      cli_sink sink, void *user)
+                      const struct cli_product *product, uint64_t from,
+                      struct cli_progress *progress, cli_sink sink, void *user)
 {
-    uint64_t length = product->product.length, asked = 0, handed = 0;
+    uint64_t length = product->product.length, asked = from, done = from, handed = 0;
 
-    while (transfer->done_bytes < length && !has_failed(transfer)) {
+    while (done < length && !has_failed(transfer)) {
         struct lane *oldest = &transfer->lanes[handed % CLI_TRANSFER_CALLS];
         struct lane *next = next_lane(transfer);
         if (oldest->is_full) {
             transfer_fail(transfer, sink(user, oldest->data, oldest->size, transfer->err));
-            transfer->done_bytes += oldest->size;
+            done += oldest->size;
             oldest->is_full = false;
             handed++;
-            cli_progress_update(progress, transfer->done_bytes, length);
         } else if (asked < length && !next->is_busy && !next->is_full) {
             size_t n = length - asked < CLI_CHUNK_MAX ? (size_t)(length - asked) : CLI_CHUNK_MAX;
             transfer_fail(transfer, ask_chunk(transfer, target, product, asked, n));
@@ -284,18 +318,20 @@ static void fetch_all(struct transfer *transfer, struct daemon_target *target,
         } else {
             wait_once(transfer);
         }
+        if (!cli_progress_callback(progress, done, length))
+            fail_interrupted(transfer, "fetching");
     }
 }
 
 spb_status cli_transfer_fetch(struct daemon_target *target, const struct cli_product *product,
-                              struct cli_progress *progress, cli_sink sink, void *user,
-                              struct spb_error *err)
+                              uint64_t from, struct cli_progress *progress, cli_sink sink,
+                              void *user, struct spb_error *err)
 {
     struct transfer transfer;
 
     spb_status status = transfer_init(&transfer, &target->daemon, CLI_CHUNK_MAX, err);
     if (spb_is_ok(status)) {
-        fetch_all(&transfer, target, product, progress, sink, user);
+        fetch_all(&transfer, target, product, from, progress, sink, user);
         drain(&transfer);
         status = transfer.status;
     }

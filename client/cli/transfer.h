@@ -1,6 +1,7 @@
 /*
- * Bytes of data products to and from a daemon, in chunks, several calls in flight. Memory is
- * constant: CLI_TRANSFER_CALLS chunks. One thread.
+ * Bytes to and from a daemon, in chunks, several calls in flight. Memory is constant:
+ * CLI_TRANSFER_CALLS chunks. The client repeats chunks over lost connections; what it cannot mend
+ * ends the transfer, which can be begun anew where it stood. One thread.
  */
 #ifndef SPB_CLI_TRANSFER_H
 #define SPB_CLI_TRANSFER_H
@@ -8,17 +9,31 @@
 #include "cli/target_daemon.h"
 
 #define CLI_TRANSFER_CALLS 4u
-#define CLI_CHUNK_MAX (1u << 20)
 #define CLI_CHUNK_MIN (1u << 16)
+/* Somewhat less than the daemon takes: all chunks that are on their way at once are less than a
+ * connection may have in work, so that it goes on reading, and answers pings, while a disk is slow.
+ */
+#define CLI_CHUNK_MAX (15u << 16)
 
-/* Sends the whole source to an upload; *crc is that of all its bytes. */
-SPB_MUST_USE spb_status cli_transfer_send(struct cli_daemon *daemon,
-                                          const ProtobufCBinaryData *upload_id, uint32_t chunk,
-                                          struct cli_source *source, struct cli_progress *progress,
-                                          uint32_t *crc, struct spb_error *err);
-/* Fetches all bytes of a product and hands them on in order. */
+/* An upload's bytes. What it points to is borrowed. */
+struct cli_sending {
+    const ProtobufCBinaryData *upload_id;
+    uint32_t chunk; /* bytes; all but the last are so long */
+    struct cli_source *source;
+    struct cli_progress *progress;
+    uint64_t offset; /* where to begin; afterwards, how far the daemon has said to have it */
+    /* Told how far it is, now and then; may be NULL. */
+    void (*note)(void *user, uint64_t offset);
+    void *user;
+    bool is_astray; /* set where it failed because the daemon expects another offset */
+};
+
+/* Sends the source from the offset to its end. SPB_DEADLINE: interrupted, or out of time. */
+SPB_MUST_USE spb_status cli_transfer_send(struct cli_daemon *daemon, struct cli_sending *sending,
+                                          struct spb_error *err);
+/* Fetches the bytes of a product from the offset on and hands them on in order. */
 SPB_MUST_USE spb_status cli_transfer_fetch(struct daemon_target *target,
-                                           const struct cli_product *product,
+                                           const struct cli_product *product, uint64_t from,
                                            struct cli_progress *progress, cli_sink sink, void *user,
                                            struct spb_error *err);
 

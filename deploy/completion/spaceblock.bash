@@ -19,8 +19,8 @@ _spaceblock()
         --sector-size)
             COMPREPLY=($(compgen -W '512 1024 2048 4096 8192 16384 32768 65536' -- "$cur"))
             return ;;
-        --image|--endpoint|--timeout|--blocks|--tenant-id|--uuid|--epoch|--if-generation|-n|\
-        --code|--time|--class|--priority)
+        --image|--endpoint|--timeout|--retries|--blocks|--tenant-id|--uuid|--epoch|\
+        --if-generation|-n|--code|--time|--class|--priority)
             return ;;
     esac
 
@@ -33,15 +33,15 @@ _spaceblock()
             continue
         fi
         case $word in
-            --file|--image|--endpoint|--timeout|--sector-size|--blocks|--tenant-id|--uuid|--epoch|\
-            --if-generation|-n|--severity|--code|--time|--class|--priority)
+            --file|--image|--endpoint|--timeout|--retries|--sector-size|--blocks|--tenant-id|\
+            --uuid|--epoch|--if-generation|-n|--severity|--code|--time|--class|--priority)
                 skip=1 ;;
             -*) ;;
             *) words+=("$word") ;;
         esac
     done
 
-    local daemon='--endpoint --timeout --json --help'
+    local daemon='--endpoint --timeout --retries --verbose --json --help'
     local target="--file --sector-size --image $daemon"
     case "${words[0]-} ${words[1]-}" in
         'init '*) options='--file --blocks --sector-size --tenant-id --uuid --epoch --force --json --help' ;;
@@ -57,8 +57,8 @@ _spaceblock()
         'param get') options="$target --raw" ;;
         'event append') options="$target --severity --code --time" ;;
         'event list') options="$target -n --severity --code" ;;
-        'dp put') options="$target --class --priority --replace" ;;
-        'dp get') options="$target --padded" ;;
+        'dp put') options="$target --class --priority --replace --no-resume" ;;
+        'dp get') options="$target --padded --no-resume" ;;
         'dp list') options="$target --verify" ;;
         'param '?*|'dp '?*) options=$target ;;
         *) options='--help --version --json' ;;

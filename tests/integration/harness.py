@@ -4,6 +4,7 @@ Environment: SPB_DAEMON, SPB_CLI (the programs), SPB_FIXTURES_DIR (fixtures/ and
 it is skipped without it), SPB_FAULTS (the preloaded library of faults.c). Every process ends with
 the test that started it, and a sanitizer's report in any of them fails the test.
 """
+import atexit
 import ctypes
 import functools
 import importlib.util
@@ -36,8 +37,17 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+@functools.cache
+def state_home():
+    """Where the CLI keeps what can be continued: not among what the user of this machine has."""
+    folder = tempfile.mkdtemp(prefix="spb-state-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def environment(**more):
     env = {k: v for k, v in os.environ.items() if k != "SPACEBLOCK_ENDPOINT"}
+    env["XDG_STATE_HOME"] = state_home()
     env.update(more)
     return env
 

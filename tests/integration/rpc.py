@@ -80,7 +80,11 @@ def dial(endpoint, timeout_s):
         sock = socket.socket(socket.AF_INET6 if "[" in host else socket.AF_INET)
         address = (host.strip("[]"), int(port))
     sock.settimeout(timeout_s)
-    sock.connect(address)
+    try:
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock

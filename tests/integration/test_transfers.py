@@ -59,17 +59,17 @@ class Transfers:
         hold.release()
         self.assertNotIn(b"%", process.communicate(timeout=harness.WAIT_S)[1])
 
-    def test_interrupted_put_leaves_nothing(self):
+    def test_interrupted_put(self):
         free = self.t.json("inspect").get("free_blocks")
         for number in (signal.SIGINT, signal.SIGTERM):
             hold, process = self.held_put(stderr=subprocess.PIPE, stdout=subprocess.PIPE)
             process.send_signal(number)
             hold.release()
-            process.communicate(timeout=harness.WAIT_S)
-            self.assertNotEqual(process.returncode, 0)
+            _, said = process.communicate(timeout=harness.WAIT_S)
+            self.assertEqual(process.returncode, harness.FAILED)
             found = self.t.json("dp list")["products"]
             self.assertEqual(found, [], "a product of an interrupted transfer")
-            self.assertEqual(self.t.json("inspect").get("free_blocks"), free)
+            self.after_interrupt(said.decode(), free)
         self.t.cli("dp put p", self.source)
         self.assertEqual(self.t.cli("dp get p").out, self.data)
 
@@ -102,6 +102,10 @@ class OnFileTransfers(Transfers, harness.Case):
     def cli_env(self):
         return self.faults.environment()
 
+    def after_interrupt(self, said, free):
+        self.assertIn("interrupted", said)
+        self.assertEqual(self.t.json("inspect").get("free_blocks"), free)
+
 
 class DaemonTransfers(Transfers, harness.Case):
     def target(self):
@@ -112,6 +116,11 @@ class DaemonTransfers(Transfers, harness.Case):
 
     def cli_env(self):
         return {}
+
+    def after_interrupt(self, said, free):
+        """The upload keeps its space, to be continued."""
+        self.assertRegex(said, r"\d+ of 8388608 bytes are there; the same command goes on")
+        self.assertLess(self.t.json("inspect").get("free_blocks"), free)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ follow() { # the tour on standard input; whatever it leaves running is waited fo
     [[ -n $script ]] || return 1
     (
         cd "$scratch/tour"
-        export PATH="$scratch/bin:$PATH" SPACEBLOCK_ENDPOINT=
+        export PATH="$scratch/bin:$PATH" SPACEBLOCK_ENDPOINT='' XDG_STATE_HOME=$scratch/state
         timeout 100 bash -euo pipefail -c "$script"$'\nwait' </dev/null
     )
 }

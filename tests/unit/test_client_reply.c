@@ -52,6 +52,9 @@ Test(client_reply, reasons)
         {13, "IO_ERROR", SPB_IO},
         {14, "DRAINING", SPB_UNREACHABLE},
         {4, "DEADLINE", SPB_DEADLINE},
+        {10, "STILL_RUNNING", SPB_DEADLINE},
+        {13, "OUTCOME_UNKNOWN", SPB_IO},
+        {3, "REQUEST_MISMATCH", SPB_INVALID},
         {13, "INTERNAL", SPB_REMOTE},
         {13, "A_REASON_OF_LATER", SPB_REMOTE},
         {5, "A_REASON_OF_LATER", SPB_NOT_FOUND},
@@ -126,6 +129,61 @@ Test(client_reply, broken_error_info_leaves_code_and_message)
     cr_assert_eq(reply.status.code, SPB_NOT_FOUND);
     cr_assert_str_empty(reply.reason);
     cr_assert_str_eq(err.text, "still there");
+}
+
+/* A RetryInfo of these bytes, beside an ErrorInfo. */
+static int64_t retry_after(const char *type_url, const void *bytes, size_t size)
+{
+    struct spb_ttrpc_response response = {.code = 14, .details_count = 2};
+    struct spb_client_reply reply;
+    struct spb_error err;
+
+    response.message = peer_view("later");
+    response.details[0].type_url = peer_view(type_url);
+    response.details[0].value = (struct spb_ttrpc_view){bytes, size};
+    response.details[1].type_url = peer_view("x/google.rpc.ErrorInfo");
+    response.details[1].value = peer_view("\x0a\x08"
+                                          "DRAINING");
+    spb_reply_from_response(&response, &reply, &err);
+    cr_assert_str_eq(reply.reason, "DRAINING");
+    cr_assert_eq(reply.status.code, SPB_UNREACHABLE);
+    return reply.retry_after_ms;
+}
+
+static int64_t retry_of(int64_t seconds, int32_t nanos)
+{
+    Google__Rpc__RetryInfo__Duration delay = GOOGLE__RPC__RETRY_INFO__DURATION__INIT;
+    Google__Rpc__RetryInfo retry = GOOGLE__RPC__RETRY_INFO__INIT;
+    uint8_t packed[64];
+
+    delay.seconds = seconds;
+    delay.nanos = nanos;
+    retry.retry_delay = &delay;
+    return retry_after("type.googleapis.com/google.rpc.RetryInfo", packed,
+                       google__rpc__retry_info__pack(&retry, packed));
+}
+
+Test(client_reply, retry_info)
+{
+    static const char url[] = "x/google.rpc.RetryInfo";
+    struct spb_error err;
+
+    cr_assert_eq(retry_of(1, 0), 1000);
+    cr_assert_eq(retry_of(2, 500000000), 2500);
+    cr_assert_eq(retry_of(0, 1), 1, "rounded up");
+    cr_assert_eq(retry_of(0, 0), 0);
+    cr_assert_eq(retry_of(315576000000, 999999999), 315576000001000);
+    cr_assert_eq(retry_of(-1, 0), -1);
+    cr_assert_eq(retry_of(0, -1), -1);
+    cr_assert_eq(retry_of(0, 1000000000), -1);
+    cr_assert_eq(retry_of(INT64_MAX, 0), -1);
+    cr_assert_eq(retry_after(url, "", 0), -1, "no delay in it");
+    cr_assert_eq(retry_after(url, "\x0a\x02\x08", 3), -1, "cut");
+    cr_assert_eq(retry_after(url, "\x0a\x01\xff", 3), 0, "a broken Duration is an empty one");
+    cr_assert_eq(retry_after("google.rpc.RetryInfo", "\x0a\x02\x08\x01", 4), -1, "no slash");
+    cr_assert_eq(retry_after(url, "\x0a\x02\x08\x01", 4), 1000);
+    cr_assert_eq(meet(14, "DRAINING", "x", &err).retry_after_ms, -1);
+    cr_assert_eq(meet(10, "STILL_RUNNING", "x", &err).status.code, SPB_DEADLINE);
 }
 
 Test(client_reply, messages_are_one_line_without_controls)
