@@ -3,7 +3,7 @@
  * each, for so many seconds; prints rate and latencies as a line of JSON. One thread: every
  * connection is polled here, and each answer's callback starts the next call.
  *
- *   bench_rpc --endpoint E --image NAME --op put|get|append [--connections N] [--depth N]
+ *   bench_rpc --endpoint E --image NAME --op put|get|append|ping [--connections N] [--depth N]
  *             [--seconds S] [--value-size N]
  */
 #include <poll.h>

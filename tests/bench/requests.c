@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "spaceblock/v1/events.pb-c.h"
 #include "spaceblock/v1/params.pb-c.h"
+#include "spaceblock/v1/server.pb-c.h"
 
 /* Before a payload leaves, the first group becomes the ring's salt and the last one the call's. */
 static const char id_pattern[] = "00000000-5f0a-4000-8000-000000000000";
@@ -85,6 +86,20 @@ static spb_status pack_append(struct bench_requests *requests, Spaceblock__V1__I
     return spb_ok();
 }
 
+static spb_status pack_ping(struct bench_requests *requests, ProtobufCBinaryData value,
+                            struct spb_error *err)
+{
+    requests->service = "spaceblock.v1.Server";
+    requests->method = "Ping";
+    for (uint32_t i = 0; i < BENCH_IDS; i++) {
+        Spaceblock__V1__PingRequest ping = SPACEBLOCK__V1__PING_REQUEST__INIT;
+
+        ping.payload = value;
+        SPB_TRY(pack(&ping.base, &requests->ring[i], err));
+    }
+    return spb_ok();
+}
+
 spb_status bench_requests_init(struct bench_requests *requests, const char *op, const char *image,
                                size_t value_size, struct spb_error *err)
 {
@@ -111,7 +126,9 @@ spb_status bench_requests_init(struct bench_requests *requests, const char *op, 
         return pack_get(requests, &ref, err);
     if (strcmp(op, "append") == 0)
         return pack_append(requests, &ref, bytes, id, err);
-    return spb_fail(err, SPB_INVALID, "--op: found \"%s\", expected put, get or append", op);
+    if (strcmp(op, "ping") == 0)
+        return pack_ping(requests, bytes, err);
+    return spb_fail(err, SPB_INVALID, "--op: found \"%s\", expected put, get, append or ping", op);
 }
 
 void bench_requests_done(struct bench_requests *requests)

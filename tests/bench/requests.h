@@ -27,8 +27,9 @@ struct bench_requests {
     uint32_t salt; /* of the request_ids: two rings of a process do not share any */
 };
 
-/* Packs what op ("put", "get" or "append") sends to the image, with values of value_size bytes.
- * SPB_INVALID for another op. Undo with bench_requests_done, which accepts what failed half-way. */
+/* Packs what op ("put", "get", "append" or "ping") sends to the image, with values of value_size
+ * bytes. SPB_INVALID for another op. Undo with bench_requests_done, which accepts what failed
+ * half-way. */
 SPB_MUST_USE spb_status bench_requests_init(struct bench_requests *requests, const char *op,
                                             const char *image, size_t value_size,
                                             struct spb_error *err);

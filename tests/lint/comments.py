@@ -15,14 +15,14 @@ def opens_with_comment(path, text):
         text = text.partition("\n")[2]
     if path.endswith(".py"):
         return text.startswith(('"""', "#"))
-    if path.endswith(".proto"):
+    if path.endswith((".proto", ".go")):
         return text.startswith("//")
     if tree.is_c(path):
         return text.startswith(("/*", "//"))
     return text.startswith("#")
 
 
-CODE = re.compile(r"(\.(c|h|cc|proto|py|sh|cmake)|/run|^deploy/(quickstart|install|packages))$")
+CODE = re.compile(r"(\.(c|h|cc|go|proto|py|sh|cmake)|/run|^deploy/(quickstart|install|packages))$")
 
 
 def check(files):
@@ -42,6 +42,7 @@ FIELDS = "".join(f"  uint32 f{n} = {n};\n" for n in range(1, 6))
 BAD = [
     ({"lib/include/spaceblock/a.h": "#ifndef A\n#endif\n"}, "does not open"),
     ({"tests/lint/a.sh": "#!/bin/bash\nset -e\n"}, "does not open"),
+    ({"tests/a.go": "package a\n"}, "does not open"),
     ({"proto/a.proto": "syntax = \"proto3\";\n"}, "does not open"),
     ({"proto/a.proto": "// A.\n\nmessage Big {\n" + FIELDS + "}\n"}, "message Big"),
 ]

@@ -8,7 +8,7 @@ import re
 from support import tree
 
 FILE_LINES, FUNCTION_LINES, COLUMNS = 800, 70, 100
-CODE = re.compile(r"\.(c|h|cc|py|sh|proto)$|/run$|^deploy/(quickstart|install)$")
+CODE = re.compile(r"\.(c|h|cc|go|py|sh|proto)$|/run$|^deploy/(quickstart|install)$")
 
 
 def functions(text):

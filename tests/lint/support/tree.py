@@ -10,7 +10,7 @@ import sys
 ROOT = os.environ.get("SPB_SOURCE_DIR") or os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 SKIPPED_FOLDERS = {".git", "out", "__pycache__", "corpus", "golden"}
-TEXT = re.compile(r"(\.(c|h|cc|proto|cmake|md|py|sh|txt|in|json|conf|service)|/CMakeLists\.txt|"
+TEXT = re.compile(r"(\.(c|h|cc|go|proto|cmake|md|py|sh|txt|in|json|conf|service)|/CMakeLists\.txt|"
                   r"^(LICENSE|\.clang-format|\.clang-tidy|\.ci/run|deploy/[a-z]+|"
                   r"tests/(fuzz/)?run))$")
 
