@@ -7,6 +7,7 @@
 #include "daemon.h"
 #include "dispatch.h"
 #include "image.h"
+#include "metrics.h"
 
 #define TURNS_MAX 16        /* before another image gets the worker */
 #define GROUP_MAX 1024      /* operations a group */
@@ -81,7 +82,8 @@ struct turn {
     struct spb_image *image;
     struct spb_group *group;
     struct spb_call *decided, *decided_last; /* to be carried out */
-    struct spb_call *refused;                /* their errors are set */
+    size_t decided_count;
+    struct spb_call *refused; /* their errors are set */
     size_t answered;
     struct spb_post *first, *last; /* answers to leave */
 };
@@ -111,6 +113,7 @@ static void keep(struct turn *turn, struct spb_call *call)
     else
         turn->decided_last->next = call;
     turn->decided_last = call;
+    turn->decided_count++;
 }
 
 /* Whether the call is settled, one way or the other: not where it waits for the next group. */
@@ -192,8 +195,15 @@ static bool open_group(struct turn *turn, struct spb_actor *actor)
 /* Carries out what was decided and makes it visible; the group is gone. */
 static bool commit(struct turn *turn, struct spb_error *err)
 {
+    struct spb_metrics *metrics = turn->image->daemon->metrics;
     bool any = !spb_group_is_empty(turn->group);
+    int64_t start_ns = spb_now_ns();
     bool good = !any || spb_is_ok(spb_group_carry_out(turn->group, err));
+
+    if (any) {
+        spb_metrics_observe_flush(metrics, spb_now_ns() - start_ns);
+        spb_metrics_observe_group(metrics, turn->decided_count);
+    }
 
     if (any && good)
         spb_group_make_visible(turn->group);
@@ -324,10 +334,11 @@ void spb_actor_queue(struct spb_call *call, const struct spb_op_kind *kind)
 {
     struct spb_actor *actor = &call->image->actor;
     struct spb_daemon *daemon = call->daemon;
+    uint64_t max = SPB_LIMIT(daemon, image_queue_max);
 
     call->kind = kind;
     (void)pthread_mutex_lock(&actor->lock);
-    bool full = actor->count >= SPB_ACTOR_QUEUE_MAX;
+    bool full = actor->count >= max;
     bool start = !full && !actor->moving;
     if (!full) {
         append(actor, call);
@@ -343,11 +354,19 @@ void spb_actor_queue(struct spb_call *call, const struct spb_op_kind *kind)
     if (!full)
         return;
     spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
-                       "image %s has %d operations queued, at most so many are taken",
-                       call->image_text, SPB_ACTOR_QUEUE_MAX);
+                       "image %s has %llu operations queued, at most so many are taken",
+                       call->image_text, (unsigned long long)max);
     if (kind->failed != NULL)
         kind->failed(call);
     spb_call_send(call);
+}
+
+size_t spb_actor_depth(struct spb_actor *actor)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    size_t count = actor->count;
+    (void)pthread_mutex_unlock(&actor->lock);
+    return count;
 }
 
 void spb_actor_kick(struct spb_daemon *daemon)

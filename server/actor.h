@@ -14,8 +14,6 @@
 
 #include "call.h"
 
-#define SPB_ACTOR_QUEUE_MAX 4096 /* operations an image */
-
 struct spb_actor {
     struct spb_task task;
     struct spb_actor *next_kick; /* in the list of those to be set in motion at the turn's end */
@@ -36,6 +34,9 @@ void spb_actor_done(struct spb_actor *actor);
  * end, so that what came in together is decided together.
  */
 void spb_actor_queue(struct spb_call *call, const struct spb_op_kind *kind);
+
+/* How many are queued, or taken and not answered. Any thread. */
+size_t spb_actor_depth(struct spb_actor *actor);
 
 /* Sets in motion what the turn has queued. The loop's thread. */
 void spb_actor_kick(struct spb_daemon *daemon);

@@ -7,13 +7,115 @@
 #define ALIGNMENT 16u
 #define BLOCK_MIN 16384u
 #define BLOCK_DOUBLING_MAX (1024u * 1024)
+#define POOLED_MIN (256u * 1024)     /* bytes of a block that is kept in the pool */
+#define POOLED_UNIT (64u * 1024)     /* their sizes are multiples of it, where the cap lets them */
+#define POOL_MAX (16u * 1024 * 1024) /* bytes */
 
 struct spb_arena_block {
     struct spb_arena_block *next;
-    size_t padding; /* keeps what follows aligned */
+    size_t size; /* of what follows, which is aligned */
 };
 
 _Static_assert(sizeof(struct spb_arena_block) % ALIGNMENT == 0, "blocks begin aligned");
+
+/* ---- Blocks ------------------------------------------------------------------------------- */
+
+void spb_arena_pool_init(struct spb_arena_pool *pool)
+{
+    *pool = (struct spb_arena_pool){.bytes = 0};
+    (void)pthread_mutex_init(&pool->lock, NULL);
+}
+
+/* All of them, for the caller to free. */
+static struct spb_arena_block *take_all(struct spb_arena_pool *pool)
+{
+    struct spb_arena_block *blocks = pool->free;
+
+    pool->free = NULL;
+    pool->bytes = 0;
+    return blocks;
+}
+
+static void free_all(struct spb_arena_block *blocks)
+{
+    while (blocks != NULL) {
+        struct spb_arena_block *block = blocks;
+
+        blocks = block->next;
+        free(block);
+    }
+}
+
+void spb_arena_pool_done(struct spb_arena_pool *pool)
+{
+    free_all(take_all(pool));
+    (void)pthread_mutex_destroy(&pool->lock);
+}
+
+void spb_arena_pool_trim(struct spb_arena_pool *pool)
+{
+    struct spb_arena_block *blocks = NULL;
+
+    (void)pthread_mutex_lock(&pool->lock);
+    if (!pool->wanted)
+        blocks = take_all(pool);
+    pool->wanted = false;
+    (void)pthread_mutex_unlock(&pool->lock);
+    free_all(blocks);
+}
+
+/* One that is not much larger than wanted; NULL where there is none. */
+static struct spb_arena_block *take_pooled(struct spb_arena_pool *pool, size_t size)
+{
+    struct spb_arena_block *block = NULL;
+
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->wanted = true;
+    for (struct spb_arena_block **link = &pool->free; *link != NULL; link = &(*link)->next) {
+        if ((*link)->size >= size && (*link)->size - size < POOLED_UNIT) {
+            block = *link;
+            *link = block->next;
+            pool->bytes -= block->size;
+            break;
+        }
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return block;
+}
+
+static struct spb_arena_block *new_block(struct spb_arena_pool *pool, size_t size)
+{
+    struct spb_arena_block *block = NULL;
+
+    if (pool != NULL && size >= POOLED_MIN)
+        block = take_pooled(pool, size);
+    if (block != NULL)
+        return block;
+    block = malloc(sizeof(*block) + size);
+    if (block != NULL)
+        block->size = size;
+    return block;
+}
+
+static void free_block(struct spb_arena_pool *pool, struct spb_arena_block *block)
+{
+    bool kept = false;
+
+    if (pool != NULL && block->size >= POOLED_MIN) {
+        (void)pthread_mutex_lock(&pool->lock);
+        kept = block->size <= POOL_MAX - pool->bytes;
+        if (kept) {
+            block->next = pool->free;
+            pool->free = block;
+            pool->bytes += block->size;
+        }
+        (void)pthread_mutex_unlock(&pool->lock);
+    }
+    if (!kept)
+        free(block);
+}
+
+/* ---- Arenas ------------------------------------------------------------------------------- */
 
 static void *allocate(void *data, size_t size)
 {
@@ -36,6 +138,7 @@ void spb_arena_init(struct spb_arena *arena, void *first, size_t first_size, siz
         .next = (uint8_t *)first + skip,
         .left = first_size - skip,
         .total = first_size,
+        .first_size = first_size,
         .cap = cap,
         .block_size = BLOCK_MIN,
         .allocator = {.alloc = allocate, .free = ignore, .allocator_data = arena},
@@ -48,23 +151,55 @@ void spb_arena_done(struct spb_arena *arena)
         struct spb_arena_block *block = arena->blocks;
 
         arena->blocks = block->next;
-        free(block);
+        free_block(arena->pool, block);
     }
     arena->next = NULL;
     arena->left = 0;
+}
+
+static bool has(const struct spb_arena_block *block, const void *piece)
+{
+    uintptr_t begin = (uintptr_t)(block + 1), at = (uintptr_t)piece;
+
+    return at >= begin && at - begin < block->size;
+}
+
+void spb_arena_keep(struct spb_arena *arena, const void *piece)
+{
+    struct spb_arena_block **link = &arena->blocks;
+
+    while (*link != NULL) {
+        struct spb_arena_block *block = *link;
+
+        if (has(block, piece)) {
+            link = &block->next;
+        } else {
+            *link = block->next;
+            free_block(arena->pool, block);
+        }
+    }
+    arena->next = NULL;
+    arena->left = 0;
+    arena->cap = 0;
 }
 
 static bool grow(struct spb_arena *arena, size_t size)
 {
     size_t room = size > arena->block_size ? size : arena->block_size;
 
+    if (arena->total > arena->cap)
+        return false;
+    if (room >= POOLED_MIN)
+        room = (room + POOLED_UNIT - 1) / POOLED_UNIT * POOLED_UNIT;
     if (room > arena->cap - arena->total)
         room = size; /* the last ones are cut to measure */
-    if (arena->total > arena->cap || room > arena->cap - arena->total)
+    if (room > arena->cap - arena->total)
         return false;
-    struct spb_arena_block *block = malloc(sizeof(*block) + room);
+    struct spb_arena_block *block = new_block(arena->pool, room);
     if (block == NULL)
         return false;
+    if (block->size <= arena->cap - arena->total)
+        room = block->size; /* a pooled one may have more */
     block->next = arena->blocks;
     arena->blocks = block;
     arena->next = (uint8_t *)(block + 1);

@@ -12,7 +12,6 @@
 #include "ttrpc/ttrpc.h"
 #include "uploads.h"
 
-#define CALL_BLOCK_SIZE 8192u /* a call and the first piece of its arena */
 #define CACHE_MAX 256u
 #define RETRY_MS 1000u /* after a restart the daemon is back soon */
 
@@ -24,14 +23,15 @@ struct spb_call *spb_call_new(struct spb_call_cache *cache, struct spb_daemon *d
         cache->free = call->next;
         cache->count--;
     } else {
-        call = malloc(CALL_BLOCK_SIZE);
+        call = malloc(SPB_CALL_BLOCK_SIZE);
         if (call == NULL)
             return NULL;
     }
     memset(call, 0, sizeof(*call));
     call->daemon = daemon;
     call->cache = cache;
-    spb_arena_init(&call->arena, call + 1, CALL_BLOCK_SIZE - sizeof(*call), SPB_ARENA_CAP);
+    spb_arena_init(&call->arena, call + 1, SPB_CALL_BLOCK_SIZE - sizeof(*call), SPB_ARENA_CAP);
+    call->arena.pool = &cache->pool;
     return call;
 }
 
@@ -86,10 +86,11 @@ static void set_fault(struct spb_call *call, struct spb_fault *fault)
     if (call->image_text[0] != '\0')
         fault->image = call->image_text;
     fault->retry_ms = RETRY_MS;
+    call->code = spb_rpc_code_of(fault->reason);
     uint8_t *frame = spb_fault_encode(fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
     if (frame == NULL) {
         /* The request filled its arena; a little more is given for saying so. */
-        call->arena.cap += CALL_BLOCK_SIZE * 2;
+        call->arena.cap += SPB_CALL_BLOCK_SIZE * 2;
         frame = spb_fault_encode(fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
     }
     if (frame != NULL)
@@ -118,6 +119,7 @@ void spb_call_set_reply(struct spb_call *call, const ProtobufCMessage *reply)
     if (frame == NULL)
         return;
     spb_ttrpc_response_encode(&response, frame + SPB_TTRPC_HEADER_SIZE);
+    call->code = 0;
     seal(call, frame, size);
 }
 
@@ -199,7 +201,7 @@ void *spb_call_alloc(struct spb_call *call, size_t size)
 
     if (piece == NULL)
         spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
-                           "the call needs more memory than the %u bytes that one may use",
-                           SPB_ARENA_CAP);
+                           "the call needs more memory than the %zu bytes that it may use",
+                           call->arena.cap);
     return piece;
 }

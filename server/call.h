@@ -42,15 +42,19 @@ struct spb_op_kind {
     bool again;
 };
 
+#define SPB_CALL_BLOCK_SIZE 8192u /* a call and the first piece of its arena */
+
 /* What a connection needs to know of its calls. */
 struct spb_call_origin {
     void *transport;           /* borrowed */
     uint32_t slot, generation; /* which connection */
     uint32_t stream;
-    size_t request_bytes;  /* in flight */
+    int64_t start_ns;
+    size_t request_bytes;  /* of memory, until the answer */
     size_t promised_bytes; /* of a large reply to come */
-    /* Counts such a reply against what the connection may have pending. */
-    void (*promise)(struct spb_call *call, size_t bytes);
+    /* Is there memory for the unpacked request and its reply? If not, the connection keeps the call
+     * and runs the handler when there is. */
+    bool (*admit)(struct spb_call *call);
 };
 
 struct spb_call {
@@ -70,6 +74,7 @@ struct spb_call {
     int64_t deadline_ns;       /* 0: none */
     uint8_t *frame;            /* the answer, header included; in the arena. NULL: none yet */
     size_t frame_size;
+    int32_t code;        /* canonical, of the answer */
     char image_text[80]; /* "TENANT/NAME" as it was named; empty for none */
     struct spb_arena arena;
     struct spb_call_cache *cache;
@@ -79,6 +84,7 @@ struct spb_call {
 struct spb_call_cache {
     struct spb_call *free;
     size_t count;
+    struct spb_arena_pool pool; /* of their arenas */
 };
 
 /* NULL without memory. */

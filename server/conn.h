@@ -8,11 +8,9 @@
 
 #include <stddef.h>
 
+#include "metrics.h"
 #include "principal.h"
 #include "spaceblock/status.h"
-
-#define SPB_CONNS_MAX 1024u
-#define SPB_CALLS_IN_FLIGHT_MAX 64u /* a connection */
 
 struct spb_conns;
 struct spb_daemon;
@@ -24,6 +22,8 @@ void spb_conns_free(struct spb_conns *conns);
 
 /* Takes over a connected, non-blocking socket; closes it where there is no place for it. */
 void spb_conns_adopt(struct spb_conns *conns, int fd, const struct spb_principal *principal);
+/* Counts and logs, at most once a second, that a connection was not taken. */
+void spb_conns_note_refusal(struct spb_conns *conns, enum spb_refusal why, const char *reason);
 
 /* Flushes what the turn has gathered for each connection. */
 void spb_conns_turn(struct spb_conns *conns);

@@ -13,6 +13,8 @@
 #include "actor.h"
 #include "base/status.h"
 #include "conn.h"
+#include "dispatch.h"
+#include "http.h"
 #include "listener.h"
 #include "loop.h"
 #include "pool.h"
@@ -20,8 +22,7 @@
 #include "uploads.h"
 #include "util.h"
 
-#define DRAIN_MAX_NS (30 * SPB_NS_PER_S)
-#define READY_SIZE (SPB_LISTEN_MAX * SPB_ENDPOINT_TEXT_SIZE + 16)
+#define READY_SIZE ((SPB_LISTEN_MAX + 1) * SPB_ENDPOINT_TEXT_SIZE + 16)
 
 /* ---- Parts -------------------------------------------------------------------------------- */
 
@@ -112,6 +113,19 @@ static void stop_loop(struct spb_daemon *daemon)
     spb_loop_free(daemon->loop);
 }
 
+static spb_status start_metrics(struct spb_daemon *daemon, struct spb_error *err)
+{
+    size_t count;
+    const struct spb_method *methods = spb_methods(&count);
+
+    return spb_metrics_new(methods, count, &daemon->metrics, err);
+}
+
+static void stop_metrics(struct spb_daemon *daemon)
+{
+    spb_metrics_free(daemon->metrics);
+}
+
 static spb_status start_conns(struct spb_daemon *daemon, struct spb_error *err)
 {
     return spb_conns_new(daemon, &daemon->conns, err);
@@ -133,6 +147,17 @@ static void stop_pool(struct spb_daemon *daemon)
     spb_actor_kick(daemon);
     spb_pool_free(daemon->pool);
     spb_loop_settle(daemon->loop); /* answers that nobody will flush any more */
+}
+
+static spb_status start_http(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_http_new(daemon, &daemon->http, err);
+}
+
+static void stop_http(struct spb_daemon *daemon)
+{
+    spb_http_free(daemon->http);
+    daemon->http = NULL;
 }
 
 static spb_status start_images(struct spb_daemon *daemon, struct spb_error *err)
@@ -161,15 +186,17 @@ static const struct part {
     void (*stop)(struct spb_daemon *daemon); /* also of a start that failed; may be NULL */
 } parts[] = {
     {"folder", start_folder, stop_folder},
+    {"metrics", start_metrics, stop_metrics},
     {"loop", start_loop, stop_loop},
     {"registry", start_registry, stop_registry},
     {"uploads", start_uploads, stop_uploads},
     {"connections", start_conns, stop_conns},
     {"workers", start_pool, stop_pool},
+    {"http", start_http, stop_http}, /* says that the images are not there yet */
     {"images", start_images, NULL},
     {"listeners", start_listeners, stop_listeners},
 };
-#define PARTS_TO_THE_LOOP 2 /* the folder and the loop itself */
+#define PARTS_TO_THE_LOOP 3 /* that one included */
 
 spb_status spb_daemon_new(const struct spb_options *options, struct spb_daemon **out,
                           struct spb_error *err)
@@ -179,6 +206,7 @@ spb_status spb_daemon_new(const struct spb_options *options, struct spb_daemon *
     if (daemon == NULL)
         return spb_fail_memory(err, "starting");
     daemon->options = *options;
+    daemon->limits = options->limits;
     (void)pthread_mutex_init(&daemon->log_lock, NULL);
     daemon->log = (struct spb_log){
         .level = options->log_level,
@@ -189,6 +217,11 @@ spb_status spb_daemon_new(const struct spb_options *options, struct spb_daemon *
     daemon->lock_fd = -1;
     daemon->start_ns = spb_now_ns();
     atomic_init(&daemon->ending, false);
+    atomic_init(&daemon->serving, false);
+    atomic_init(&daemon->loop_beat_ns, 0);
+    if (!spb_is_ok(spb_notify_open(&daemon->notify, err)))
+        spb_log(&daemon->log, SPB_LOG_WARN, "not-notifying", SPB_TEXT("reason", err->text));
+    spb_notify_send(&daemon->notify, "STATUS=Opening the images");
     atomic_init(&daemon->draining, false);
     while (daemon->parts_started < SPB_COUNT(parts)) {
         const struct part *part = &parts[daemon->parts_started++];
@@ -202,6 +235,7 @@ spb_status spb_daemon_new(const struct spb_options *options, struct spb_daemon *
     }
     spb_log(&daemon->log, SPB_LOG_INFO, "started", SPB_TEXT("data_dir", daemon->data_dir),
             SPB_NUMBER("images", spb_registry_count(daemon->registry)));
+    atomic_store(&daemon->serving, true);
     *out = daemon;
     return spb_ok();
 }
@@ -226,6 +260,7 @@ void spb_daemon_free(struct spb_daemon *daemon)
     if (daemon == NULL)
         return;
     stop_parts(daemon, 0);
+    spb_notify_close(&daemon->notify);
     free(daemon);
 }
 
@@ -233,14 +268,15 @@ void spb_daemon_free(struct spb_daemon *daemon)
 
 static void look_at_drain(struct spb_daemon *daemon)
 {
-    bool late = spb_loop_now_ns(daemon->loop) - daemon->drain_start_ns > DRAIN_MAX_NS;
+    int64_t max_ns = (int64_t)SPB_LIMIT(daemon, drain_ms) * SPB_NS_PER_MS;
+    bool late = spb_loop_now_ns(daemon->loop) - daemon->drain_start_ns > max_ns;
 
     if (!spb_conns_are_quiet(daemon->conns)) {
         if (!late)
             return;
         daemon->cut_off = true;
         spb_log(&daemon->log, SPB_LOG_ERROR, "drain-cut-off",
-                SPB_NUMBER("after_s", DRAIN_MAX_NS / SPB_NS_PER_S));
+                SPB_NUMBER("after_ms", SPB_LIMIT(daemon, drain_ms)));
     }
     spb_loop_stop(daemon->loop);
 }
@@ -249,6 +285,7 @@ static void on_turn(void *user)
 {
     struct spb_daemon *daemon = user;
 
+    spb_metrics_count(daemon->metrics, SPB_COUNT_LOOP_TURNS, 1);
     spb_actor_kick(daemon);
     spb_conns_turn(daemon->conns);
     if (daemon->kicks != NULL)
@@ -260,13 +297,17 @@ static void on_turn(void *user)
 static void on_tick(void *user)
 {
     struct spb_daemon *daemon = user;
+    int64_t now_ns = spb_loop_now_ns(daemon->loop);
 
+    atomic_store_explicit(&daemon->loop_beat_ns, now_ns, memory_order_relaxed);
+    spb_notify_beat(&daemon->notify, now_ns);
     spb_conns_tick(daemon->conns);
-    spb_uploads_expire(daemon->uploads, spb_loop_now_ns(daemon->loop));
+    spb_uploads_expire(daemon->uploads, now_ns);
 }
 
 bool spb_daemon_run(struct spb_daemon *daemon)
 {
+    spb_notify_ready(&daemon->notify, spb_registry_count(daemon->registry));
     spb_loop_run(daemon->loop);
     spb_log(&daemon->log, SPB_LOG_INFO, "stopped",
             SPB_TEXT("outcome", daemon->cut_off ? "calls were cut off" : "drained"));
@@ -278,8 +319,9 @@ void spb_daemon_drain(struct spb_daemon *daemon)
     if (atomic_exchange(&daemon->draining, true))
         return;
     daemon->drain_start_ns = spb_loop_now_ns(daemon->loop);
+    spb_notify_send(&daemon->notify, "STOPPING=1\nSTATUS=Draining: running calls are finished");
     spb_log(&daemon->log, SPB_LOG_INFO, "draining",
-            SPB_NUMBER("at_most_s", DRAIN_MAX_NS / SPB_NS_PER_S));
+            SPB_NUMBER("at_most_ms", SPB_LIMIT(daemon, drain_ms)));
     stop_listeners(daemon);
 }
 
@@ -294,6 +336,13 @@ void spb_daemon_say_ready(const struct spb_daemon *daemon)
         spb_endpoint_show(spb_listeners_bound(daemon->listeners, i), text);
         used += (size_t)snprintf(line + used, sizeof(line) - used, " %s", text);
         spb_log(&daemon->log, SPB_LOG_INFO, "listening", SPB_TEXT("at", text));
+    }
+    if (daemon->http != NULL) {
+        char text[SPB_ENDPOINT_TEXT_SIZE];
+
+        spb_endpoint_show(spb_http_bound(daemon->http), text);
+        (void)snprintf(line + used, sizeof(line) - used, " http%s", text + strlen("tcp"));
+        spb_log(&daemon->log, SPB_LOG_INFO, "listening", SPB_TEXT("http", text));
     }
     (void)puts(line);
     (void)fflush(stdout);

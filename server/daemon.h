@@ -12,13 +12,16 @@
 #include <pthread.h>
 
 #include "log.h"
+#include "notify.h"
 #include "options.h"
 #include "spaceblock/status.h"
 
 struct spb_actor;
 struct spb_conns;
+struct spb_http;
 struct spb_listeners;
 struct spb_loop;
+struct spb_metrics;
 struct spb_pool;
 struct spb_registry;
 struct spb_uploads;
@@ -26,22 +29,28 @@ struct spb_uploads;
 struct spb_daemon {
     struct spb_log log;
     pthread_mutex_t log_lock;
-    uint64_t log_dropped; /* lines, under log_lock */
-    struct spb_options options;
-    char *data_dir;   /* owned */
-    char *images_dir; /* owned; DATA_DIR/images */
-    int lock_fd;      /* holds DATA_DIR/lock */
+    uint64_t log_dropped;       /* lines, under log_lock */
+    struct spb_options options; /* as it was started */
+    struct spb_limits limits;   /* live: SPB_LIMIT(daemon, name) */
+    char *data_dir;             /* owned */
+    char *images_dir;           /* owned; DATA_DIR/images */
+    int lock_fd;                /* holds DATA_DIR/lock */
     struct spb_registry *registry;
     struct spb_uploads *uploads;
     struct spb_loop *loop;
+    struct spb_metrics *metrics;
     struct spb_conns *conns;
     struct spb_pool *pool;
     struct spb_listeners *listeners;
+    struct spb_http *http; /* NULL: not wanted */
+    struct spb_notify notify;
     size_t parts_started;
     int64_t start_ns;
-    struct spb_actor *kicks; /* the loop's thread: actors to be set in motion */
-    atomic_bool draining;    /* no new calls; what can end early does */
-    bool cut_off;            /* the loop's thread: the drain took too long */
+    _Atomic(int64_t) loop_beat_ns; /* the loop's last tick; 0: none yet */
+    struct spb_actor *kicks;       /* the loop's thread: actors to be set in motion */
+    atomic_bool serving;           /* everything is started, and it does not drain */
+    atomic_bool draining;          /* no new calls; what can end early does */
+    bool cut_off;                  /* the loop's thread: the drain took too long */
     int64_t drain_start_ns;
     atomic_bool ending; /* long work ends early */
 };
@@ -58,6 +67,14 @@ void spb_daemon_free(struct spb_daemon *daemon);
 
 /* Begins to end: what SIGTERM does. The loop's thread. */
 void spb_daemon_drain(struct spb_daemon *daemon);
+
+/*
+ * Puts in force what can be: limits, for what comes from now on, and the log level. What needs a
+ * restart is logged and kept. The loop's thread.
+ */
+void spb_daemon_reload(struct spb_daemon *daemon, const struct spb_options *options);
+/* The configuration could not be read: logs why; all is kept. Any thread. */
+void spb_daemon_note_failed_reload(struct spb_daemon *daemon, const struct spb_error *err);
 
 /* "ready unix:PATH tcp://127.0.0.1:PORT" and a newline, on stdout. */
 void spb_daemon_say_ready(const struct spb_daemon *daemon);

@@ -130,14 +130,20 @@ bool spb_gate_product_name(struct spb_call *call, const char *field,
 /*
  * Strings end at NUL once unpacked, and are not checked for UTF-8: so that is looked at in the
  * payload itself. Only top-level fields are strings in this API. What does not parse is left to the
- * unpacking.
+ * unpacking. Fields are counted too: a chunk's room full of tiny ones would take long to unpack.
  */
-static bool strings_are_good(struct spb_call *call, const struct spb_ttrpc_view *payload)
+static bool fields_are_good(struct spb_call *call, const struct spb_ttrpc_view *payload)
 {
     struct spb_reader r = spb_reader_over(payload->data, payload->size);
     struct spb_wire_field wire;
+    uint64_t count = 0, max = SPB_LIMIT(call->daemon, request_fields_max);
 
     while (spb_wire_read_field(&r, &wire)) {
+        if (++count > max) {
+            spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
+                               "the request has more than %llu fields", (unsigned long long)max);
+            return false;
+        }
         const ProtobufCFieldDescriptor *field =
             protobuf_c_message_descriptor_get_field(call->method->request, wire.number);
 
@@ -180,6 +186,34 @@ static void set_deadline(struct spb_call *call, int64_t timeout_ns)
         call->deadline_ns = timeout_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + timeout_ns;
 }
 
+/* The row's, less what the configuration takes off. */
+static uint64_t payload_max(const struct spb_call *call)
+{
+    uint64_t max = call->method->payload_max;
+
+    if (max > SPB_CHUNK_MAX)
+        return max - SPB_CHUNK_MAX + SPB_LIMIT(call->daemon, chunk_max_bytes);
+    return max - SPB_CONTROL_MAX + SPB_LIMIT(call->daemon, control_max_bytes);
+}
+
+static bool metadata_is_good(struct spb_call *call, const struct spb_ttrpc_request *envelope)
+{
+    uint64_t pairs_max = SPB_LIMIT(call->daemon, metadata_pairs_max);
+    uint64_t bytes_max = SPB_LIMIT(call->daemon, metadata_max_bytes);
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < envelope->metadata_count; i++)
+        bytes += envelope->metadata[i].key.size + envelope->metadata[i].value.size;
+    if (envelope->metadata_count <= pairs_max && bytes <= bytes_max)
+        return true;
+    spb_call_set_fault(
+        call, PB_REASON(LIMIT_EXCEEDED),
+        "the metadata has %zu pairs with %zu bytes, at most %llu with %llu are taken",
+        envelope->metadata_count, bytes, (unsigned long long)pairs_max,
+        (unsigned long long)bytes_max);
+    return false;
+}
+
 static bool take_envelope(struct spb_call *call, const struct spb_ttrpc_request *envelope)
 {
     call->method = find_method(envelope);
@@ -197,13 +231,15 @@ static bool take_envelope(struct spb_call *call, const struct spb_ttrpc_request 
                            "the server is shutting down and takes no new calls");
         return false;
     }
-    if (envelope->payload.size > call->method->payload_max) {
+    if (envelope->payload.size > payload_max(call)) {
         spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
-                           "the request has %zu bytes, %s.%s takes at most %u",
+                           "the request has %zu bytes, %s.%s takes at most %llu",
                            envelope->payload.size, call->method->service, call->method->name,
-                           call->method->payload_max);
+                           (unsigned long long)payload_max(call));
         return false;
     }
+    if (!metadata_is_good(call, envelope))
+        return false;
     set_deadline(call, envelope->timeout_ns);
     return true;
 }
@@ -213,7 +249,7 @@ static bool unpack(struct spb_call *call, const struct spb_ttrpc_view *payload)
     /* The generated unpacker wants a pointer, even of no bytes. */
     const uint8_t *bytes = payload->data != NULL ? payload->data : (const uint8_t *)"";
 
-    if (!strings_are_good(call, payload))
+    if (!fields_are_good(call, payload))
         return false;
     call->request = protobuf_c_message_unpack(call->method->request, &call->arena.allocator,
                                               payload->size, bytes);
@@ -221,8 +257,8 @@ static bool unpack(struct spb_call *call, const struct spb_ttrpc_view *payload)
         return true;
     if (call->arena.exhausted)
         spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
-                           "the request unpacks to more than the %u bytes that a call may use",
-                           SPB_ARENA_CAP);
+                           "the request unpacks to more than the %zu bytes that it may use",
+                           call->arena.cap);
     else
         spb_call_set_bad_field(call, "payload", "%zu bytes are no %s", payload->size,
                                call->method->request->name);
@@ -272,7 +308,6 @@ void spb_dispatch(struct spb_call *call, const uint8_t *data, size_t size)
         spb_call_send(call);
         return;
     }
-    if (call->reply_bytes > 0)
-        call->origin.promise(call, call->reply_bytes);
-    call->method->handler(call);
+    if (call->origin.admit(call))
+        call->method->handler(call);
 }

@@ -105,6 +105,17 @@ spb_status spb_endpoint_parse(const char *text, struct spb_endpoint *endpoint,
                     text);
 }
 
+spb_status spb_endpoint_parse_loopback(const char *text, struct spb_endpoint *endpoint,
+                                       struct spb_error *err)
+{
+    char whole[SPB_ENDPOINT_TEXT_SIZE];
+    int n = snprintf(whole, sizeof(whole), TCP_PREFIX "%s", text);
+
+    if (n < 0 || (size_t)n >= sizeof(whole))
+        return spb_fail(err, SPB_INVALID, "found \"%.64s...\", expected HOST:PORT", text);
+    return parse_tcp(whole, endpoint, err);
+}
+
 void spb_endpoint_show(const struct spb_endpoint *endpoint, char text[SPB_ENDPOINT_TEXT_SIZE])
 {
     char host[INET_ADDRSTRLEN] = "?";

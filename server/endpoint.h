@@ -26,6 +26,9 @@ struct spb_endpoint {
  */
 SPB_MUST_USE spb_status spb_endpoint_parse(const char *text, struct spb_endpoint *endpoint,
                                            struct spb_error *err);
+/* The latter of the two as HOST:PORT, for what is never encrypted. */
+SPB_MUST_USE spb_status spb_endpoint_parse_loopback(const char *text, struct spb_endpoint *endpoint,
+                                                    struct spb_error *err);
 /* The same form again. */
 void spb_endpoint_show(const struct spb_endpoint *endpoint, char text[SPB_ENDPOINT_TEXT_SIZE]);
 

@@ -42,11 +42,14 @@ static void *run(void *daemon)
 
 int spb_server_fuzz_start(const char *data_dir)
 {
-    struct spb_options options = {.data_dir = data_dir, .log_level = SPB_LOG_ERROR};
+    static struct spb_options options;
     struct spb_error err;
     pthread_t thread;
 
     (void)signal(SIGPIPE, SIG_IGN);
+    spb_options_init(&options);
+    options.log_level = SPB_LOG_ERROR;
+    (void)snprintf(options.data_dir, sizeof(options.data_dir), "%s", data_dir);
     if (!spb_is_ok(spb_daemon_new(&options, &fuzzed, &err))) {
         (void)fprintf(stderr, "fuzzed daemon: %s\n", err.text);
         return -1;

@@ -1,7 +1,12 @@
 /*
- * Listening sockets; see listener.h. Where descriptors run out, a spare one is given up to take the
- * waiting connection and close it, so that its peer learns, and the listener rests for a while: the
- * event would fire without end otherwise.
+ * Listening sockets; see listener.h.
+ *
+ * Descriptors. Connections do not take the last ones: one whose number falls into the reserve is
+ * closed again, so that images can be opened and files be made whatever peers do. Where descriptors
+ * run out all the same (others in the process took them, or the system has no more), a spare one is
+ * given up to take the waiting connection and close it, so that its peer learns. In both cases the
+ * listener rests for a while, for its event would fire without end; and it takes up its work only
+ * with a spare in hand.
  */
 #include "listener.h"
 
@@ -11,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,9 +29,6 @@
 #include "util.h"
 
 #define ACCEPTS_A_TURN 64
-#define REST_MS 100
-#define USER_TIMEOUT_MS 30000u
-#define KEEPALIVE_IDLE_S 30
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_PROBES 3
 
@@ -41,7 +44,8 @@ struct listener {
 
 struct spb_listeners {
     struct spb_daemon *daemon;
-    int spare_fd;
+    int spare_fd; /* -1: it could not be had again yet */
+    rlim_t descriptors;
     size_t count;
     struct listener listeners[SPB_LISTEN_MAX];
 };
@@ -54,13 +58,13 @@ static void set_option(int fd, int level, int name, int value)
     (void)setsockopt(fd, level, name, &value, sizeof(value));
 }
 
-static void tune_tcp(int fd)
+static void tune_tcp(const struct spb_daemon *daemon, int fd)
 {
-    unsigned timeout_ms = USER_TIMEOUT_MS;
+    unsigned timeout_ms = (unsigned)SPB_LIMIT(daemon, tcp_user_timeout_ms);
 
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)SPB_LIMIT(daemon, tcp_keepalive_s));
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
@@ -92,22 +96,32 @@ static void take_connection(struct listener *listener, int fd)
     struct spb_principal principal;
 
     if (!identify(listener, fd, &principal)) {
-        spb_log(&daemon->log, SPB_LOG_WARN, "connection-refused",
-                SPB_TEXT("reason", "the peer's user is not known"));
+        spb_conns_note_refusal(daemon->conns, SPB_REFUSED_PEER, "the peer's user is not known");
         (void)close(fd);
         return;
     }
     if (principal.kind == SPB_PRINCIPAL_LOCAL)
-        tune_tcp(fd);
+        tune_tcp(daemon, fd);
     spb_conns_adopt(daemon->conns, fd, &principal);
 }
 
+/* ---- Running out of descriptors ----------------------------------------------------------- */
+
 static void rest(struct listener *listener)
 {
-    struct timeval pause = {.tv_usec = REST_MS * 1000};
+    uint64_t ms = SPB_LIMIT(listener->all->daemon, accept_rest_ms);
+    struct timeval pause = {.tv_sec = (time_t)(ms / 1000),
+                            .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
 
     (void)event_del(listener->readable);
     (void)event_add(listener->rest, &pause);
+}
+
+static bool has_spare(struct spb_listeners *all)
+{
+    if (all->spare_fd < 0)
+        all->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return all->spare_fd >= 0;
 }
 
 static void on_rested(evutil_socket_t fd, short what, void *user)
@@ -116,23 +130,35 @@ static void on_rested(evutil_socket_t fd, short what, void *user)
 
     (void)fd;
     (void)what;
-    (void)event_add(listener->readable, NULL);
+    if (has_spare(listener->all))
+        (void)event_add(listener->readable, NULL);
+    else
+        rest(listener);
 }
 
+/* errno says why none was to be had. */
 static void out_of_descriptors(struct listener *listener)
 {
     struct spb_listeners *all = listener->all;
 
-    spb_log(&all->daemon->log, SPB_LOG_WARN, "connection-refused",
-            SPB_TEXT("reason", strerror(errno)));
+    spb_conns_note_refusal(all->daemon->conns, SPB_REFUSED_DESCRIPTORS, strerror(errno));
     if (all->spare_fd >= 0) {
         (void)close(all->spare_fd);
         int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd >= 0)
             (void)close(fd);
-        all->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        all->spare_fd = -1;
+        (void)has_spare(all);
     }
     rest(listener);
+}
+
+/* The kernel gives the lowest number that is free: a high one says how many are in use. */
+static bool is_of_reserve(const struct spb_listeners *all, int fd)
+{
+    uint64_t reserve = SPB_LIMIT(all->daemon, descriptors_reserve);
+
+    return (uint64_t)fd + reserve >= all->descriptors;
 }
 
 static void on_connection(evutil_socket_t fd, short what, void *user)
@@ -143,6 +169,13 @@ static void on_connection(evutil_socket_t fd, short what, void *user)
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
         int taken = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
+        if (taken >= 0 && is_of_reserve(listener->all, taken)) {
+            (void)close(taken);
+            spb_conns_note_refusal(listener->all->daemon->conns, SPB_REFUSED_DESCRIPTORS,
+                                   "only the reserve of descriptors is left");
+            rest(listener);
+            return;
+        }
         if (taken >= 0) {
             take_connection(listener, taken);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -258,13 +291,24 @@ spb_status spb_listeners_new(struct spb_daemon *daemon, struct spb_listeners **o
                              struct spb_error *err)
 {
     struct spb_listeners *all = calloc(1, sizeof(*all));
+    struct rlimit limit = {.rlim_cur = 0};
     spb_status status = spb_ok();
 
     if (all == NULL)
         return spb_fail_memory(err, "listening");
     all->daemon = daemon;
-    all->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (daemon->options.usual_socket)
+    all->spare_fd = -1;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || !has_spare(all)) {
+        status = spb_fail_errno(err, SPB_IO, errno, "keeping a spare descriptor");
+    } else if (limit.rlim_cur <= SPB_LIMIT(daemon, descriptors_reserve)) {
+        status = spb_fail(err, SPB_INVALID,
+                          "the process may open %llu files, expected more than descriptors_reserve "
+                          "(%llu)",
+                          (unsigned long long)limit.rlim_cur,
+                          (unsigned long long)SPB_LIMIT(daemon, descriptors_reserve));
+    }
+    all->descriptors = limit.rlim_cur;
+    if (spb_is_ok(status) && daemon->options.usual_socket)
         status = make_usual_folder(&daemon->options.listen[0], err);
     for (size_t i = 0; i < daemon->options.listen_count && spb_is_ok(status); i++) {
         all->listeners[i] = (struct listener){.all = all, .fd = -1};

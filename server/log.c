@@ -137,7 +137,7 @@ void spb_log_line(const struct spb_log *log, enum spb_log_level level, const cha
 {
     struct line line = {.used = 0};
 
-    if (level > log->level)
+    if (level > __atomic_load_n(&log->level, __ATOMIC_RELAXED))
         return;
     add_time(&line);
     add_string(&line, " level=");
@@ -152,6 +152,16 @@ void spb_log_line(const struct spb_log *log, enum spb_log_level level, const cha
     put(log, &line);
     if (log->lock != NULL)
         (void)pthread_mutex_unlock(log->lock);
+}
+
+void spb_log_set_level(struct spb_log *log, enum spb_log_level level)
+{
+    __atomic_store_n(&log->level, level, __ATOMIC_RELAXED);
+}
+
+const char *spb_log_level_name(enum spb_log_level level)
+{
+    return level_words[level];
 }
 
 bool spb_log_level_parse(const char *word, enum spb_log_level *level)

@@ -15,7 +15,7 @@
 enum spb_log_level { SPB_LOG_ERROR, SPB_LOG_WARN, SPB_LOG_INFO, SPB_LOG_DEBUG };
 
 struct spb_log {
-    enum spb_log_level level; /* lines above it are dropped */
+    enum spb_log_level level; /* lines above it are dropped; may change at any time */
     int fd;
     pthread_mutex_t *lock; /* of the daemon; NULL before there is more than one thread */
     uint64_t *dropped;     /* lines, under the lock; NULL where lock is */
@@ -38,6 +38,10 @@ struct spb_log_field {
 void spb_log_line(const struct spb_log *log, enum spb_log_level level, const char *event,
                   const struct spb_log_field *fields);
 
+/* While others log. */
+void spb_log_set_level(struct spb_log *log, enum spb_log_level level);
+
+const char *spb_log_level_name(enum spb_log_level level);
 /* "error", "warn", "info" or "debug"; false for another word. */
 bool spb_log_level_parse(const char *word, enum spb_log_level *level);
 

@@ -3,8 +3,11 @@
  *
  * Signals are blocked everywhere and taken by a thread of their own: the first SIGTERM or SIGINT
  * lets the loop drain, a second one ends the process at once, whatever the other threads are at.
+ * SIGHUP reads the configuration anew, on that thread too, for files may take their time; the loop
+ * only puts it in force.
  */
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/resource.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,16 +19,27 @@
 #include "base/status.h"
 #include "daemon.h"
 #include "loop.h"
+#include "metrics.h"
 #include "util.h"
 
 #define EXIT_USAGE 2
+#define MAPPED_MIN (128 * 1024)       /* bytes of a buffer that is mapped by itself */
+#define TRIMMED_MIN (4 * 1024 * 1024) /* bytes at the heap's end that are given back */
 
 struct watcher {
     pthread_t thread;
     sigset_t signals;
     struct spb_daemon *daemon;
+    int argc;
+    char **argv;
     struct spb_post drain;
     atomic_bool done; /* the next signal is ours: no more are waited for */
+};
+
+struct reload {
+    struct spb_post post;
+    struct spb_daemon *daemon;
+    struct spb_options options;
 };
 
 static void drain(struct spb_post *post)
@@ -33,17 +47,49 @@ static void drain(struct spb_post *post)
     spb_daemon_drain(SPB_CONTAINER(post, struct watcher, drain)->daemon);
 }
 
+static void apply(struct spb_post *post)
+{
+    struct reload *reload = SPB_CONTAINER(post, struct reload, post);
+
+    spb_daemon_reload(reload->daemon, &reload->options);
+    free(reload);
+}
+
+static void begin_reload(struct watcher *watcher)
+{
+    struct spb_daemon *daemon = watcher->daemon;
+    struct reload *reload = calloc(1, sizeof(*reload));
+    struct spb_error err;
+
+    spb_notify_reloading(&daemon->notify);
+    spb_status status =
+        reload == NULL ? spb_fail_memory(&err, "reading the configuration")
+                       : spb_options_parse(watcher->argc, watcher->argv, &reload->options, &err);
+    if (!spb_is_ok(status)) {
+        free(reload);
+        spb_daemon_note_failed_reload(daemon, &err);
+        return;
+    }
+    reload->post.run = apply;
+    reload->daemon = daemon;
+    spb_loop_post(daemon->loop, &reload->post, &reload->post);
+}
+
 static void *watch(void *user)
 {
     struct watcher *watcher = user;
     int number = 0;
 
-    for (int seen = 0;; seen++) {
+    for (int ends = 0;;) {
         while (sigwait(&watcher->signals, &number) != 0) {
         }
         if (atomic_load(&watcher->done))
             return NULL;
-        if (seen > 0)
+        if (number == SIGHUP) {
+            begin_reload(watcher);
+            continue;
+        }
+        if (ends++ > 0)
             _exit(EXIT_FAILURE);
         spb_loop_post(watcher->daemon->loop, &watcher->drain, &watcher->drain);
     }
@@ -62,6 +108,7 @@ static void block_signals(sigset_t *signals)
     (void)sigemptyset(signals);
     (void)sigaddset(signals, SIGTERM);
     (void)sigaddset(signals, SIGINT);
+    (void)sigaddset(signals, SIGHUP);
     (void)pthread_sigmask(SIG_BLOCK, signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
 }
@@ -74,9 +121,9 @@ static int fail(const struct spb_error *err, int code)
     return code;
 }
 
-static int serve(const struct spb_options *options)
+static int serve(int argc, char **argv, const struct spb_options *options)
 {
-    struct watcher watcher = {.drain = {.run = drain}};
+    struct watcher watcher = {.argc = argc, .argv = argv, .drain = {.run = drain}};
     struct spb_error err;
 
     atomic_init(&watcher.done, false);
@@ -122,23 +169,36 @@ static void raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/*
+ * Large buffers come from the system and go back to it one by one, whatever their sizes: otherwise
+ * those of a busy hour stay in the process in pieces.
+ */
+static void tune_memory(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_MIN);
+    (void)mallopt(M_TRIM_THRESHOLD, TRIMMED_MIN);
+}
+
 int main(int argc, char **argv)
 {
-    struct spb_options options;
+    struct spb_options *options = calloc(1, sizeof(*options));
     struct spb_error err;
+    int code = EXIT_SUCCESS;
 
-    if (!hold_standard_streams())
+    if (options == NULL || !hold_standard_streams())
         return EXIT_FAILURE;
     raise_descriptor_limit();
-    if (!spb_is_ok(spb_options_parse(argc, argv, &options, &err)))
-        return fail(&err, EXIT_USAGE);
-    if (options.help) {
-        (void)fputs(spb_options_help, stdout);
-        return EXIT_SUCCESS;
-    }
-    if (options.version) {
+    tune_memory();
+    if (!spb_is_ok(spb_options_parse(argc, argv, options, &err)))
+        code = fail(&err, EXIT_USAGE);
+    else if (options->help)
+        spb_options_print_help(stdout);
+    else if (options->version)
         (void)puts("spaceblockd " SPB_VERSION);
-        return EXIT_SUCCESS;
-    }
-    return serve(&options);
+    else if (options->check)
+        spb_options_print(options, stdout);
+    else
+        code = serve(argc, argv, options);
+    free(options);
+    return code;
 }

@@ -69,6 +69,7 @@
 #define PB_ImageTarget Spaceblock__V1__ImageTarget
 #define PB_InspectImageRequest Spaceblock__V1__InspectImageRequest
 #define PB_InspectImageResponse Spaceblock__V1__InspectImageResponse
+#define PB_Limit Spaceblock__V1__Limit
 #define PB_ListArtifactsRequest Spaceblock__V1__ListArtifactsRequest
 #define PB_ListArtifactsResponse Spaceblock__V1__ListArtifactsResponse
 #define PB_ListAuditRequest Spaceblock__V1__ListAuditRequest

@@ -15,6 +15,11 @@
 #define PING_MAX (SPB_CONTROL_MAX + 16)
 #define WRITE_MAX (SPB_CHUNK_MAX + 4096)
 
+/* About what an answer may have, with what is needed to make it. */
+#define SMALL_REPLY (128u * 1024)
+#define LIST_REPLY (512u * 1024)
+#define EVENTS_REPLY (2u * 1024 * 1024)
+
 static const struct spb_method methods[] = {
     {PACKAGE "Params", "Put", REQUEST(put_param_request), SPB_CONTROL_MAX, ID(PutParamRequest),
      IMAGE(PutParamRequest), .gate = spb_params_put_gate, .handler = spb_params_put},
@@ -31,16 +36,17 @@ static const struct spb_method methods[] = {
      ID(BatchPutParamsRequest), IMAGE(BatchPutParamsRequest), .gate = spb_params_batch_put_gate,
      .handler = spb_params_batch_put},
     {PACKAGE "Params", "List", REQUEST(list_params_request), SPB_CONTROL_MAX,
-     IMAGE(ListParamsRequest), .handler = spb_params_list},
+     IMAGE(ListParamsRequest), .reply_bytes = LIST_REPLY, .handler = spb_params_list},
     {PACKAGE "Params", "History", REQUEST(param_history_request), SPB_CONTROL_MAX,
-     IMAGE(ParamHistoryRequest), .handler = spb_params_history},
+     IMAGE(ParamHistoryRequest), .reply_bytes = LIST_REPLY, .handler = spb_params_history},
     {PACKAGE "Params", "Delete", REQUEST(delete_param_request), SPB_CONTROL_MAX,
      ID(DeleteParamRequest), IMAGE(DeleteParamRequest), .gate = spb_params_delete_gate,
      .handler = spb_params_delete},
     {PACKAGE "Events", "List", REQUEST(list_events_request), SPB_CONTROL_MAX,
-     IMAGE(ListEventsRequest), .gate = spb_events_list_gate, .handler = spb_events_list},
+     IMAGE(ListEventsRequest), .gate = spb_events_list_gate, .reply_bytes = EVENTS_REPLY,
+     .handler = spb_events_list},
     {PACKAGE "DataProducts", "List", REQUEST(list_products_request), SPB_CONTROL_MAX,
-     IMAGE(ListProductsRequest), .handler = spb_products_list},
+     IMAGE(ListProductsRequest), .reply_bytes = LIST_REPLY, .handler = spb_products_list},
     {PACKAGE "DataProducts", "Get", REQUEST(get_product_request), SPB_CONTROL_MAX,
      IMAGE(GetProductRequest), .gate = spb_products_get_gate, .handler = spb_products_get},
     {PACKAGE "DataProducts", "Delete", REQUEST(delete_product_request), SPB_CONTROL_MAX,
@@ -58,13 +64,14 @@ static const struct spb_method methods[] = {
      ID(CreateImageRequest), NAME(CreateImageRequest), .gate = spb_images_create_gate,
      .handler = spb_images_create},
     {PACKAGE "Images", "List", REQUEST(list_images_request), SPB_CONTROL_MAX,
-     .gate = spb_images_list_gate, .handler = spb_images_list},
+     .gate = spb_images_list_gate, .reply_bytes = LIST_REPLY, .handler = spb_images_list},
     {PACKAGE "Images", "Get", REQUEST(get_image_request), SPB_CONTROL_MAX, IMAGE(GetImageRequest),
      .handler = spb_images_get},
     {PACKAGE "Images", "Inspect", REQUEST(inspect_image_request), SPB_CONTROL_MAX,
-     IMAGE(InspectImageRequest), .handler = spb_images_inspect},
+     IMAGE(InspectImageRequest), .reply_bytes = LIST_REPLY, .handler = spb_images_inspect},
     {PACKAGE "Images", "Check", REQUEST(check_image_request), SPB_CONTROL_MAX,
-     IMAGE(CheckImageRequest), .gate = spb_images_check_gate, .handler = spb_images_check},
+     IMAGE(CheckImageRequest), .gate = spb_images_check_gate, .reply_bytes = EVENTS_REPLY,
+     .handler = spb_images_check},
     {PACKAGE "Images", "Defrag", REQUEST(defrag_image_request), SPB_CONTROL_MAX,
      ID(DefragImageRequest), IMAGE(DefragImageRequest), .handler = spb_images_defrag},
     {PACKAGE "Images", "Reopen", REQUEST(reopen_image_request), SPB_CONTROL_MAX,
@@ -76,7 +83,7 @@ static const struct spb_method methods[] = {
     {"grpc.health.v1.Health", "Check", REQUEST(health_check_request), SPB_CONTROL_MAX,
      .while_draining = true, .handler = spb_health_check},
     {PACKAGE "Server", "Info", REQUEST(server_info_request), SPB_CONTROL_MAX,
-     .handler = spb_server_info},
+     .reply_bytes = SMALL_REPLY, .handler = spb_server_info},
     {PACKAGE "Server", "Ping", REQUEST(ping_request), PING_MAX, .gate = spb_server_ping_gate,
      .handler = spb_server_ping},
 };

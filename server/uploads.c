@@ -106,9 +106,10 @@ spb_status spb_upload_new(struct spb_uploads *uploads, struct spb_image *image,
 spb_status spb_upload_enlist(struct spb_upload *upload, struct spb_error *err)
 {
     struct spb_uploads *uploads = upload->table;
+    uint64_t max = SPB_LIMIT(upload->image->daemon, uploads_max);
 
     lock(uploads);
-    bool full = uploads->count >= SPB_UPLOADS_MAX;
+    bool full = uploads->count >= max;
     if (!full) {
         upload->refs++;
         upload->next = uploads->first;
@@ -118,8 +119,8 @@ spb_status spb_upload_enlist(struct spb_upload *upload, struct spb_error *err)
     unlock(uploads);
     if (full)
         return spb_fail(err, SPB_LIMIT,
-                        "%u uploads are open, at most so many are taken: finish or abort one",
-                        SPB_UPLOADS_MAX);
+                        "%llu uploads are open, at most so many are taken: finish or abort one",
+                        (unsigned long long)max);
     return spb_ok();
 }
 
@@ -214,12 +215,14 @@ uint64_t spb_upload_offset(struct spb_upload *upload)
 
 uint64_t spb_upload_seconds_left(struct spb_upload *upload, int64_t now_ns)
 {
+    uint64_t life_s = SPB_LIMIT(upload->image->daemon, upload_life_s);
+
     lock(upload->table);
     int64_t idle_s = (now_ns - upload->last_used_ns) / SPB_NS_PER_S;
     unlock(upload->table);
     if (idle_s < 0)
         idle_s = 0;
-    return (uint64_t)idle_s >= SPB_UPLOAD_LIFE_S ? 0 : SPB_UPLOAD_LIFE_S - (uint64_t)idle_s;
+    return (uint64_t)idle_s >= life_s ? 0 : life_s - (uint64_t)idle_s;
 }
 
 /* ---- Ending ------------------------------------------------------------------------------- */
@@ -276,9 +279,19 @@ void spb_uploads_end_image(struct spb_uploads *uploads, struct spb_image *image)
     queue_ends(uploads, image, 0);
 }
 
+size_t spb_uploads_count(struct spb_uploads *uploads)
+{
+    lock(uploads);
+    size_t count = uploads->count;
+    unlock(uploads);
+    return count;
+}
+
 void spb_uploads_expire(struct spb_uploads *uploads, int64_t now_ns)
 {
-    queue_ends(uploads, NULL, now_ns - (int64_t)SPB_UPLOAD_LIFE_S * SPB_NS_PER_S);
+    int64_t life_s = (int64_t)SPB_LIMIT(uploads->daemon, upload_life_s);
+
+    queue_ends(uploads, NULL, now_ns - life_s * SPB_NS_PER_S);
 }
 
 void spb_uploads_release_image(struct spb_uploads *uploads, struct spb_image *image)

@@ -15,8 +15,7 @@
 #include "spaceblock/volume.h"
 
 #define SPB_UPLOAD_ID_SIZE 16u
-#define SPB_UPLOADS_MAX 64u            /* a daemon */
-#define SPB_UPLOAD_LIFE_S (24u * 3600) /* after the last use */
+#define SPB_UPLOADS_MAX 4096u /* uploads_max is at most that */
 
 enum spb_upload_state {
     SPB_UPLOAD_OPEN,       /* takes bytes; or is complete and can be published */
@@ -94,6 +93,8 @@ void spb_upload_end(struct spb_upload *upload);
 void spb_uploads_end_image(struct spb_uploads *uploads, struct spb_image *image);
 /* The same at once, where nothing holds the image's volume and its actor is the caller. */
 void spb_uploads_release_image(struct spb_uploads *uploads, struct spb_image *image);
+/* How many are open. Any thread. */
+size_t spb_uploads_count(struct spb_uploads *uploads);
 /* Ends what has not been used for too long. */
 void spb_uploads_expire(struct spb_uploads *uploads, int64_t now_ns);
 

@@ -14,6 +14,8 @@
 
 #define SPB_NS_PER_S INT64_C(1000000000)
 #define SPB_NS_PER_MS INT64_C(1000000)
+#define SPB_US_PER_S INT64_C(1000000)
+#define SPB_NS_PER_US INT64_C(1000)
 
 /* CLOCK_MONOTONIC, nanoseconds. */
 static inline int64_t spb_now_ns(void)

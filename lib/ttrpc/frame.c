@@ -62,6 +62,31 @@ bool spb_ttrpc_parser_is_mid_frame(const struct spb_ttrpc_parser *parser)
     }
 }
 
+bool spb_ttrpc_parser_is_in_data(const struct spb_ttrpc_parser *parser)
+{
+    return parser->state == STATE_DATA;
+}
+
+size_t spb_ttrpc_parser_left(const struct spb_ttrpc_parser *parser)
+{
+    switch (parser->state) {
+    case STATE_DATA:
+        return parser->header.length - parser->data_used;
+    case STATE_DRAIN:
+        return (size_t)parser->drain_left;
+    default:
+        return 0;
+    }
+}
+
+void spb_ttrpc_parser_discard(struct spb_ttrpc_parser *parser)
+{
+    SPB_ASSERT(parser->state == STATE_DATA);
+    parser->drain_left = parser->header.length - parser->data_used;
+    parser->state = STATE_DRAIN;
+    spb_ttrpc_parser_done(parser);
+}
+
 static void expect_header(struct spb_ttrpc_parser *p)
 {
     p->state = STATE_HEAD;
@@ -126,6 +151,8 @@ static spb_status make_room(struct spb_ttrpc_parser *p, uint32_t need, struct sp
         size = BUFFER_MIN;
     if (size < need)
         size = need;
+    if (size > p->header.length && size > BUFFER_MIN)
+        size = p->header.length > BUFFER_MIN ? p->header.length : BUFFER_MIN;
     if (size > p->data_max)
         size = p->data_max;
     uint8_t *grown = realloc(p->data, (size_t)size);

@@ -67,6 +67,14 @@ SPB_MUST_USE spb_status spb_ttrpc_parser_feed(struct spb_ttrpc_parser *parser, c
 /* Is part of a frame in the parser (for the deadline on a frame's arrival)? */
 bool spb_ttrpc_parser_is_mid_frame(const struct spb_ttrpc_parser *parser);
 
+/* Is its header complete and its data on the way? Not where that is being drained. */
+bool spb_ttrpc_parser_is_in_data(const struct spb_ttrpc_parser *parser);
+/* Bytes of data of the frame that is arriving which have not come yet; 0 where its header has not.
+ */
+size_t spb_ttrpc_parser_left(const struct spb_ttrpc_parser *parser);
+/* Gives up that frame: what has come of it is forgotten, the rest is drained. */
+void spb_ttrpc_parser_discard(struct spb_ttrpc_parser *parser);
+
 /* ---- Envelopes ---------------------------------------------------------------------------- */
 
 /* Bytes borrowed from the frame that was decoded, or from the caller who encodes. */

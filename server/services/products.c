@@ -7,6 +7,7 @@
 
 #include "base/crc32c.h"
 #include "base/status.h"
+#include "daemon.h"
 #include "dispatch.h"
 #include "image.h"
 #include "services/services.h"
@@ -271,9 +272,11 @@ bool spb_products_read_gate(struct spb_call *call)
 
     if (!spb_gate_product_name(call, "name", &request->name))
         return false;
-    if (request->length == 0 || request->length > SPB_CHUNK_MAX) {
-        spb_call_set_bad_field(call, "length", "found %u, expected 1 to %u", request->length,
-                               SPB_CHUNK_MAX);
+    uint64_t max = SPB_LIMIT(call->daemon, chunk_max_bytes);
+
+    if (request->length == 0 || request->length > max) {
+        spb_call_set_bad_field(call, "length", "found %u, expected 1 to %llu", request->length,
+                               (unsigned long long)max);
         return false;
     }
     call->reply_bytes = request->length;

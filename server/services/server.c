@@ -1,5 +1,4 @@
 /* Server: about the daemon itself. Answered on the loop's thread. */
-#include "conn.h"
 #include "daemon.h"
 #include "descriptor.h"
 #include "dispatch.h"
@@ -9,6 +8,27 @@
 /* What a client may look for before it uses it. */
 static const char *const features[] = {"params", "events", "products", "uploads-in-memory",
                                        "check",  "defrag"};
+
+/* All limits, in the call's arena. */
+static bool show_limits(struct spb_call *call, PB_ServerInfoResponse *reply)
+{
+    size_t count;
+    const struct spb_limit_row *rows = spb_limit_rows(&count);
+    PB_Limit *limits = spb_call_alloc(call, count * sizeof(*limits));
+    PB_Limit **places = spb_call_alloc(call, count * sizeof(PB_Limit *));
+
+    if (limits == NULL || places == NULL)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        limits[i] = (PB_Limit)SPACEBLOCK__V1__LIMIT__INIT;
+        limits[i].name = spb_pb_text(rows[i].name);
+        limits[i].value = spb_limit_get(&call->daemon->limits, &rows[i]);
+        places[i] = &limits[i];
+    }
+    reply->n_limits = count;
+    reply->limits = places;
+    return true;
+}
 
 void spb_server_info(struct spb_call *call)
 {
@@ -24,22 +44,25 @@ void spb_server_info(struct spb_call *call)
     reply.n_features = SPB_COUNT(features);
     reply.features = words;
     reply.message_bytes_max = SPB_REPLY_MAX;
-    reply.control_bytes_max = SPB_CONTROL_MAX;
-    reply.chunk_bytes_max = SPB_CHUNK_MAX;
-    reply.calls_in_flight_max = SPB_CALLS_IN_FLIGHT_MAX;
-    reply.connections_max = SPB_CONNS_MAX;
+    reply.control_bytes_max = (uint32_t)SPB_LIMIT(call->daemon, control_max_bytes);
+    reply.chunk_bytes_max = (uint32_t)SPB_LIMIT(call->daemon, chunk_max_bytes);
+    reply.calls_in_flight_max = (uint32_t)SPB_LIMIT(call->daemon, calls_in_flight_max);
+    reply.connections_max = (uint32_t)SPB_LIMIT(call->daemon, connections_max);
     reply.file_descriptor_set = spb_pb_bytes(set, size);
     reply.uptime_seconds = (uint64_t)(up_ns / SPB_NS_PER_S);
     reply.image_count = (uint32_t)spb_registry_count(call->daemon->registry);
     reply.principal = spb_pb_text(call->principal.name);
     reply.tenant = call->principal.tenant;
-    spb_call_reply(call, &reply.base);
+    if (show_limits(call, &reply))
+        spb_call_set_reply(call, &reply.base);
+    spb_call_send(call);
 }
 
 bool spb_server_ping_gate(struct spb_call *call)
 {
     const PB_PingRequest *request = (const void *)call->request;
 
+    call->reply_bytes = request->payload.len;
     return spb_gate_max(call, "payload", request->payload.len, SPB_CONTROL_MAX);
 }
 

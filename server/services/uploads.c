@@ -167,7 +167,7 @@ static void run_start(struct spb_task *task)
     }
     if (spb_is_ok(start(call, &upload, &err))) {
         reply.upload_id = spb_pb_bytes(upload->id, sizeof(upload->id));
-        reply.chunk_size_max = SPB_CHUNK_MAX;
+        reply.chunk_size_max = (uint32_t)SPB_LIMIT(call->daemon, chunk_max_bytes);
         spb_call_set_reply(call, &reply.base);
         spb_upload_unref(upload);
     } else {
@@ -199,12 +199,14 @@ bool spb_uploads_write_gate(struct spb_call *call)
 {
     const PB_WriteUploadRequest *request = (const void *)call->request;
 
+    uint64_t max = SPB_LIMIT(call->daemon, chunk_max_bytes);
+
     if (!gate_id(call, &request->upload_id))
         return false;
-    if (request->data.len > 0 && request->data.len <= SPB_CHUNK_MAX)
+    if (request->data.len > 0 && request->data.len <= max)
         return true;
-    spb_call_set_bad_field(call, "data", "found %zu bytes, expected 1 to %u", request->data.len,
-                           SPB_CHUNK_MAX);
+    spb_call_set_bad_field(call, "data", "found %zu bytes, expected 1 to %llu", request->data.len,
+                           (unsigned long long)max);
     return false;
 }
 

@@ -7,10 +7,12 @@ the test that started it, and a sanitizer's report in any of them fails the test
 import atexit
 import ctypes
 import functools
+import http.client
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import selectors
 import shutil
 import signal
@@ -18,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
+import urllib.parse
 
 import rpc
 
@@ -29,6 +33,8 @@ FIXTURES = pathlib.Path(os.environ.get("SPB_FIXTURES_DIR", "/nonexistent"))
 # On a disk: where files cannot be read past the page cache, failed images do not come back.
 SCRATCH = os.environ.get("TMPDIR") or "/var/tmp"
 WAIT_S = 60  # for what comes at once unless something is broken
+METRIC = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)")
+LABEL = re.compile(r'(\w+)="([^"]*)"')
 REPORTS = ("Sanitizer", "runtime error:", "assertion failed", "Assertion")
 DONE, FAILED, USAGE, UNREACHABLE, ABSENT, CORRUPT = range(6)  # exit codes of the CLI
 
@@ -55,6 +61,11 @@ def environment(**more):
 def no_report(text, who):
     for word in REPORTS:
         assert word not in text, f"{who} reports a defect:\n{text[-8000:]}"
+
+
+def limits(**values):
+    """Arguments that set limits of the daemon."""
+    return [word for name, value in values.items() for word in ("--limit", f"{name}={value}")]
 
 
 def end(process):
@@ -161,11 +172,59 @@ class Daemon:
         else:
             no_report(self.log(), "the daemon")
 
-    def memory_kb(self):
-        for line in open(f"/proc/{self.process.pid}/status", encoding="ascii"):
-            if line.startswith("VmRSS:"):
+    def memory_kb(self, which="VmRSS"):
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        for line in text.splitlines():
+            if line.startswith(f"{which}:"):
                 return int(line.split()[1])
-        raise AssertionError("no VmRSS")
+        raise AssertionError(f"no {which}")
+
+    def peak_kb(self):
+        return self.memory_kb("VmHWM")
+
+    def cpu_s(self):
+        """Processor time that it has used."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2]
+        return sum(map(int, fields.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    @staticmethod
+    @functools.cache
+    def is_sanitized():
+        """Whether its memory and speed say nothing."""
+        return b"__asan_init" in pathlib.Path(DAEMON).read_bytes()
+
+    # ---- its HTTP listener
+
+    @property
+    def http(self):
+        """(host, port)"""
+        url = urllib.parse.urlsplit(next(e for e in self.ready if e.startswith("http://")))
+        return url.hostname, url.port
+
+    def http_get(self, path, method="GET"):
+        """(status, headers, body)"""
+        connection = http.client.HTTPConnection(*self.http, timeout=WAIT_S)
+        try:
+            connection.request(method, path)
+            reply = connection.getresponse()
+            return reply.status, reply.headers, reply.read().decode()
+        finally:
+            connection.close()
+
+    def metrics(self):
+        """{name: [(labels, value)]}"""
+        found = {}
+        for line in self.http_get("/metrics")[2].splitlines():
+            if match := METRIC.fullmatch(line):
+                labels = dict(LABEL.findall(match[2] or ""))
+                found.setdefault(match[1], []).append((labels, float(match[3])))
+        return found
+
+    def metric(self, name, **labels):
+        """The one that has those labels; 0 where there is none of them yet."""
+        values = [value for have, value in self.metrics()[name] if have.items() >= labels.items()]
+        assert len(values) <= 1, (name, labels, values)
+        return values[0] if values else 0
 
     def image_path(self, tenant, name):
         return self.data_dir / "images" / str(tenant) / f"{name}.img"
@@ -237,6 +296,13 @@ class Case(unittest.TestCase):
         one = daemon.connect(endpoint)
         self.addCleanup(one.close)
         return one
+
+    def eventually(self, condition, what, seconds=WAIT_S):
+        """Asks until it is so."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, what)
+            threading.Event().wait(0.01)
 
     def file(self, name, data):
         path = self.dir / name

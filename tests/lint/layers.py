@@ -31,8 +31,9 @@ LAYERS = {
 }
 # The library's client and the CLI are two: the former does not know the latter.
 DENIED = {"client/": ["client/cli/"]}
-# The only files that see libevent.
-EVENT_FILES = re.compile(r"^server/(loop|listener|conn)[a-z_]*\.[ch]$")
+# The only files of the server that see a library.
+EVENT_FILES = re.compile(r"^server/((loop|listener|conn)[a-z_]*\.[ch]|http\.c)$")
+FILES = {"libevent": EVENT_FILES, "inih": re.compile(r"^server/config\.c$")}
 LIBRARIES = {
     "libevent": re.compile(r"^(event2/|event\.h$|evutil\.h$|evhttp\.h$|evdns\.h$)"),
     "protobuf-c": re.compile(r"^(protobuf-c/|google/protobuf-c/)|\.pb-c\.h$"),
@@ -75,7 +76,7 @@ def complain(path, header, files):
     for library, pattern in LIBRARIES.items():
         if not pattern.search(header) or library in libraries or "*" in libraries:
             continue
-        if library == "libevent" and EVENT_FILES.match(path):
+        if library in FILES and FILES[library].match(path):
             continue
         return f"{path}: {folder} may not use {library} (<{header}>)"
     return None
@@ -105,6 +106,8 @@ BAD = [
     ({"lib/volume/a.c": "#include <sqlite3.h>\n"}, "may not use sqlite"),
     ({"lib/ttrpc/a.c": '#include "spaceblock/v1/params.pb-c.h"\n'}, "may not use protobuf-c"),
     ({"server/services/a.c": "#include <event2/event.h>\n"}, "may not use libevent"),
+    ({"server/http_x.c": "#include <event2/http.h>\n"}, "may not use libevent"),
+    ({"server/options.c": "#include <ini.h>\n"}, "may not use inih"),
     ({"server/a.c": '#include "volume/v.h"\n', "lib/volume/v.h": ""}, "may not include"),
     ({"client/a.c": '#include "server/s.h"\n', "server/s.h": ""}, "may not include"),
     ({"client/a.c": '#include "cli/s.h"\n', "client/cli/s.h": ""}, "may not include"),
@@ -117,6 +120,8 @@ GOOD = {
     "lib/volume/v.h": '#include "base/b.h"\n',
     "lib/base/b.h": "",
     "server/loop.c": "#include <event2/event.h>\n",
+    "server/http.c": "#include <event2/http.h>\n",
+    "server/config.c": "#include <ini.h>\n",
     "server/listener.c": "#include <event2/listener.h>\n",
     "server/a.c": '#include "spaceblock/status.h"\n#include "spaceblock/v1/params.pb-c.h"\n',
     "tests/unit/test_a.c": '#include "volume/v.h"\n#include <criterion/criterion.h>\n',
