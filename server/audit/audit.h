@@ -34,6 +34,8 @@ struct spb_log;
 struct spb_audit_options {
     const char *path;          /* of the database; made if absent */
     int64_t outcome_delay_ms;  /* at most so late are outcomes durable */
+    int64_t keep_days;         /* groups that ended are forgotten after so many; 0: never */
+    int64_t wal_bytes;         /* size of the file that commits go to first; 0: 16 MiB */
     const struct spb_log *log; /* borrowed; of failures that no caller hears of */
     /* Called after each commit, on the audit's thread. May be NULL. */
     void (*observe)(void *user, int64_t commit_ns, size_t intents);
@@ -44,7 +46,10 @@ struct spb_audit_options {
  */
 SPB_MUST_USE spb_status spb_audit_open(const struct spb_audit_options *options,
                                        struct spb_audit **audit, struct spb_error *err);
-/* Writes what is queued, checkpoints, ends the thread. Accepts NULL. */
+/*
+ * Writes what is queued, checkpoints, ends the thread. Every group has ended or been abandoned.
+ * Accepts NULL.
+ */
 void spb_audit_close(struct spb_audit *audit);
 
 /* ---- Intents and outcomes ----------------------------------------------------------------- */
@@ -157,7 +162,10 @@ struct spb_replay_row {
     enum spb_outcome outcome;
 };
 
-/* Calls with a request_id since then, oldest first, at most the newest max of each principal. */
+/*
+ * Calls with a request_id since then, oldest first, at most the newest max of each principal. On
+ * the caller's thread; take must not call the audit.
+ */
 SPB_MUST_USE spb_status spb_audit_load_replays(
     struct spb_audit *audit, int64_t since_us, uint32_t max_per_principal,
     void (*take)(void *user, const struct spb_replay_row *row), void *user, struct spb_error *err);
@@ -176,7 +184,11 @@ struct spb_audit_filter {
     bool has_outcome;
     int64_t since_us, until_us; /* UNIX; until 0: no bound */
     int64_t before_id;          /* 0: from the newest */
-    uint32_t limit;
+    uint32_t limit;             /* records; 0: no bound */
+    /* Groups and calls that are looked at, so that a filter which little passes ends in time; 0: no
+     * bound. More than that are by one group's calls at most. */
+    uint64_t scan_max;
+    int64_t *resume_id; /* set to the before_id to go on with, 0: at the end. May be NULL */
 };
 
 struct spb_audit_record {
@@ -190,7 +202,11 @@ struct spb_audit_record {
     const char *object, *before, *after;
 };
 
-/* Newest first; take returns false to end it. On the audit's thread or one of its own. */
+/*
+ * Newest first; take returns false to end it. Times are since <= time < until. Outcomes that were
+ * queued are made durable first, and so are seen. On the caller's thread, which no commit waits
+ * for; one listing at a time.
+ */
 SPB_MUST_USE spb_status spb_audit_list(struct spb_audit *audit,
                                        const struct spb_audit_filter *filter,
                                        bool (*take)(void *user,
