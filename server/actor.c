@@ -4,10 +4,12 @@
 #include <stdlib.h>
 
 #include "base/status.h"
+#include "commit.h"
 #include "daemon.h"
 #include "dispatch.h"
 #include "image.h"
-#include "metrics.h"
+#include "intent.h"
+#include "repeat.h"
 
 #define TURNS_MAX 16        /* before another image gets the worker */
 #define GROUP_MAX 1024      /* operations a group */
@@ -82,8 +84,8 @@ struct turn {
     struct spb_image *image;
     struct spb_group *group;
     struct spb_call *decided, *decided_last; /* to be carried out */
-    size_t decided_count;
-    struct spb_call *refused; /* their errors are set */
+    struct spb_call *refused;                /* their errors are set */
+    bool broken;                             /* some reply could not be made */
     size_t answered;
     struct spb_post *first, *last; /* answers to leave */
 };
@@ -113,7 +115,6 @@ static void keep(struct turn *turn, struct spb_call *call)
     else
         turn->decided_last->next = call;
     turn->decided_last = call;
-    turn->decided_count++;
 }
 
 /* Whether the call is settled, one way or the other: not where it waits for the next group. */
@@ -122,13 +123,18 @@ static bool decide(struct turn *turn, struct spb_call *call, int64_t now_ns)
     struct spb_error err;
 
     call->frame = NULL;
+    call->payload = NULL;
     if (spb_call_is_late(call, now_ns)) {
         refuse(turn, call);
         return true;
     }
+    size_t before = spb_group_change_count(turn->group);
     spb_status status = call->kind->decide(call, turn->group, &err);
     if (spb_is_ok(status)) {
+        call->first_change = (uint32_t)before;
+        call->change_count = (uint32_t)(spb_group_change_count(turn->group) - before);
         call->kind->reply(call);
+        turn->broken |= call->payload == NULL;
         keep(turn, call);
         return true;
     }
@@ -192,47 +198,66 @@ static bool open_group(struct turn *turn, struct spb_actor *actor)
     return false;
 }
 
-/* Carries out what was decided and makes it visible; the group is gone. */
-static bool commit(struct turn *turn, struct spb_error *err)
-{
-    struct spb_metrics *metrics = turn->image->daemon->metrics;
-    bool any = !spb_group_is_empty(turn->group);
-    int64_t start_ns = spb_now_ns();
-    bool good = !any || spb_is_ok(spb_group_carry_out(turn->group, err));
-
-    if (any) {
-        spb_metrics_observe_flush(metrics, spb_now_ns() - start_ns);
-        spb_metrics_observe_group(metrics, turn->decided_count);
-    }
-
-    if (any && good)
-        spb_group_make_visible(turn->group);
-    spb_group_free(turn->group);
-    if (!good && spb_image_note_failure(turn->image, err))
-        err->code = SPB_IO; /* whatever failed first: it may or may not have happened */
-    return good;
-}
-
-static void answer_all(struct turn *turn, bool good, const struct spb_error *err)
+/* Not all that was decided can be answered: none of it is done. */
+static void give_up(struct turn *turn)
 {
     struct spb_call *call, *next;
 
+    spb_group_free(turn->group);
+    turn->group = NULL;
     for (call = turn->decided; call != NULL; call = next) {
         next = call->next;
-        if (good) {
+        spb_call_set_fault(call, PB_REASON(INTERNAL), "no memory for an answer; nothing was done");
+        refuse(turn, call);
+    }
+    turn->decided = NULL;
+    turn->decided_last = NULL;
+}
+
+/* What each call did holds before anybody hears of it. */
+static void conclude(struct turn *turn)
+{
+    struct spb_replay_party *parties = NULL;
+
+    for (struct spb_call *call = turn->decided; call != NULL; call = call->next) {
+        call->party.next = parties;
+        parties = &call->party;
+    }
+    for (struct spb_call *call = turn->refused; call != NULL; call = call->next) {
+        call->party.next = parties;
+        parties = &call->party;
+    }
+    spb_repeat_conclude(turn->image->daemon, parties);
+}
+
+static void answer_all(struct turn *turn, enum spb_committed committed, const struct spb_error *err)
+{
+    struct spb_call *call, *next;
+
+    for (call = turn->decided; call != NULL; call = call->next) {
+        if (committed == SPB_COMMITTED) {
             if (call->kind->done != NULL)
                 call->kind->done(call);
         } else {
-            spb_call_set_error(call, err);
+            if (committed == SPB_COMMIT_UNSETTLED)
+                spb_call_set_error(call, err);
+            else
+                spb_intent_set_refusal(call, err);
             if (call->kind->failed != NULL)
                 call->kind->failed(call);
         }
+    }
+    for (call = turn->refused; call != NULL; call = call->next) {
+        if (call->kind->failed != NULL)
+            call->kind->failed(call);
+    }
+    conclude(turn);
+    for (call = turn->decided; call != NULL; call = next) {
+        next = call->next;
         leave(turn, call);
     }
     for (call = turn->refused; call != NULL; call = next) {
         next = call->next;
-        if (call->kind->failed != NULL)
-            call->kind->failed(call);
         leave(turn, call);
     }
 }
@@ -240,25 +265,47 @@ static void answer_all(struct turn *turn, bool good, const struct spb_error *err
 static void run_group(struct spb_actor *actor)
 {
     struct turn turn = {.image = image_of(actor)};
+    enum spb_committed committed = SPB_COMMITTED;
+    struct spb_open_group *open = NULL;
     struct spb_error err = {.code = SPB_OK};
-    bool good = true;
 
     if (open_group(&turn, actor)) {
         decide_all(&turn, actor);
-        good = commit(&turn, &err);
+        if (turn.broken)
+            give_up(&turn);
+        else
+            committed = spb_commit(turn.image, turn.group, turn.decided, &open, &err);
     }
-    answer_all(&turn, good, &err);
+    answer_all(&turn, committed, &err);
     discount(actor, turn.answered);
+    /* Whoever has an answer finds the outcome in the audit: it is queued there by then. */
+    spb_commit_end(open);
     if (turn.first != NULL)
         spb_loop_post(turn.image->daemon->loop, turn.first, turn.last);
 }
 
 /* ---- Other operations --------------------------------------------------------------------- */
 
+/* What waits behind an operation that may take long can be taken back meanwhile. */
+static void put_back(struct spb_actor *actor)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    if (actor->taken != NULL) {
+        actor->taken_last->next = actor->first;
+        if (actor->first == NULL)
+            actor->last = actor->taken_last;
+        actor->first = actor->taken;
+    }
+    (void)pthread_mutex_unlock(&actor->lock);
+    actor->taken = NULL;
+    actor->taken_last = NULL;
+}
+
 static void run_alone(struct spb_actor *actor)
 {
     struct spb_call *call = pop(actor);
 
+    put_back(actor);
     if (call->kind->alone(call)) {
         discount(actor, 1);
         spb_call_send(call);
@@ -367,6 +414,25 @@ size_t spb_actor_depth(struct spb_actor *actor)
     size_t count = actor->count;
     (void)pthread_mutex_unlock(&actor->lock);
     return count;
+}
+
+bool spb_actor_take_back(struct spb_call *call)
+{
+    struct spb_actor *actor = &call->image->actor;
+    struct spb_call **place, *before = NULL;
+
+    (void)pthread_mutex_lock(&actor->lock);
+    for (place = &actor->first; *place != NULL && *place != call; place = &(*place)->next)
+        before = *place;
+    bool found = *place != NULL;
+    if (found) {
+        *place = call->next;
+        if (actor->last == call)
+            actor->last = before;
+        actor->count--;
+    }
+    (void)pthread_mutex_unlock(&actor->lock);
+    return found;
 }
 
 void spb_actor_kick(struct spb_daemon *daemon)

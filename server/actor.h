@@ -1,8 +1,9 @@
 /*
  * The queue of an image. Its operations run one at a time, in order, on whatever worker is free.
  *
- * Group commit: a worker takes what is queued, decides each into one group, carries the group out,
- * makes it visible, and only then lets all answers leave, refusals too. Readers are not kept
+ * Group commit: a worker takes what is queued, decides each into one group, records that in the
+ * audit, carries the group out, makes it visible, and only then lets all answers leave, refusals
+ * too. Readers are not kept
  * waiting: they see what is published until the next group is. An operation that only lacks what
  * its group has not flushed yet waits for the next group, and everything behind it. Operations that
  * need the image to themselves run between groups.
@@ -37,6 +38,12 @@ void spb_actor_queue(struct spb_call *call, const struct spb_op_kind *kind);
 
 /* How many are queued, or taken and not answered. Any thread. */
 size_t spb_actor_depth(struct spb_actor *actor);
+
+/*
+ * Takes a call out of the queue, which is the caller's again; false where it is not in it (any
+ * more). The call may not go meanwhile.
+ */
+bool spb_actor_take_back(struct spb_call *call);
 
 /* Sets in motion what the turn has queued. The loop's thread. */
 void spb_actor_kick(struct spb_daemon *daemon);

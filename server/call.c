@@ -9,11 +9,18 @@
 #include "base/status.h"
 #include "daemon.h"
 #include "image.h"
+#include "repeat.h"
 #include "ttrpc/ttrpc.h"
 #include "uploads.h"
 
 #define CACHE_MAX 256u
 #define RETRY_MS 1000u /* after a restart the daemon is back soon */
+
+static void init_arena(struct spb_call *call)
+{
+    spb_arena_init(&call->arena, call + 1, SPB_CALL_BLOCK_SIZE - sizeof(*call), SPB_ARENA_CAP);
+    call->arena.pool = &call->cache->pool;
+}
 
 struct spb_call *spb_call_new(struct spb_call_cache *cache, struct spb_daemon *daemon)
 {
@@ -30,9 +37,20 @@ struct spb_call *spb_call_new(struct spb_call_cache *cache, struct spb_daemon *d
     memset(call, 0, sizeof(*call));
     call->daemon = daemon;
     call->cache = cache;
-    spb_arena_init(&call->arena, call + 1, SPB_CALL_BLOCK_SIZE - sizeof(*call), SPB_ARENA_CAP);
-    call->arena.pool = &cache->pool;
+    init_arena(call);
     return call;
+}
+
+void spb_call_forget_request(struct spb_call *call)
+{
+    size_t cap = call->arena.cap;
+
+    spb_arena_done(&call->arena);
+    init_arena(call);
+    call->arena.cap = cap;
+    call->request = NULL;
+    call->state = NULL;
+    call->frame = NULL;
 }
 
 void spb_call_free(struct spb_call *call)
@@ -87,6 +105,7 @@ static void set_fault(struct spb_call *call, struct spb_fault *fault)
         fault->image = call->image_text;
     fault->retry_ms = RETRY_MS;
     call->code = spb_rpc_code_of(fault->reason);
+    call->payload = NULL;
     uint8_t *frame = spb_fault_encode(fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
     if (frame == NULL) {
         /* The request filled its arena; a little more is given for saying so. */
@@ -97,30 +116,54 @@ static void set_fault(struct spb_call *call, struct spb_fault *fault)
         seal(call, frame, size);
 }
 
-void spb_call_set_reply(struct spb_call *call, const ProtobufCMessage *reply)
+/* payload is in the arena already. */
+static void set_payload(struct spb_call *call, const uint8_t *payload, size_t size)
 {
-    struct spb_ttrpc_response response = {.code = 0};
-    size_t packed = protobuf_c_message_get_packed_size(reply);
+    struct spb_ttrpc_response response = {.payload = {.data = payload, .size = size}};
+    size_t data_size = spb_ttrpc_response_size(&response);
+    uint8_t *frame = spb_call_alloc(call, SPB_TTRPC_HEADER_SIZE + data_size);
 
-    response.payload.size = packed;
-    if (spb_ttrpc_response_size(&response) > SPB_TTRPC_DATA_MAX) {
-        spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
-                           "the answer has %zu bytes, at most %u are sent: ask for less", packed,
-                           SPB_TTRPC_DATA_MAX);
-        return;
-    }
-    uint8_t *payload = spb_call_alloc(call, packed);
-    if (payload == NULL)
-        return;
-    response.payload.data = payload;
-    (void)protobuf_c_message_pack(reply, payload);
-    size_t size = spb_ttrpc_response_size(&response);
-    uint8_t *frame = spb_call_alloc(call, SPB_TTRPC_HEADER_SIZE + size);
     if (frame == NULL)
         return;
     spb_ttrpc_response_encode(&response, frame + SPB_TTRPC_HEADER_SIZE);
     call->code = 0;
-    seal(call, frame, size);
+    seal(call, frame, data_size);
+    call->payload = payload;
+    call->payload_size = size;
+}
+
+static bool payload_fits(struct spb_call *call, size_t size)
+{
+    struct spb_ttrpc_response response = {.payload = {.size = size}};
+
+    if (spb_ttrpc_response_size(&response) <= SPB_TTRPC_DATA_MAX)
+        return true;
+    spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
+                       "the answer has %zu bytes, at most %u are sent: ask for less", size,
+                       SPB_TTRPC_DATA_MAX);
+    return false;
+}
+
+void spb_call_set_reply(struct spb_call *call, const ProtobufCMessage *reply)
+{
+    size_t size = protobuf_c_message_get_packed_size(reply);
+    uint8_t *payload = payload_fits(call, size) ? spb_call_alloc(call, size) : NULL;
+
+    if (payload == NULL)
+        return;
+    (void)protobuf_c_message_pack(reply, payload);
+    set_payload(call, payload, size);
+}
+
+void spb_call_set_packed_reply(struct spb_call *call, const uint8_t *bytes, size_t size)
+{
+    uint8_t *payload = payload_fits(call, size) ? spb_call_alloc(call, size) : NULL;
+
+    if (payload == NULL)
+        return;
+    if (size > 0)
+        memcpy(payload, bytes, size);
+    set_payload(call, payload, size);
 }
 
 void spb_call_set_error(struct spb_call *call, const struct spb_error *err)
@@ -161,6 +204,11 @@ void spb_call_send(struct spb_call *call)
 {
     struct spb_loop *loop = call->daemon->loop;
 
+    SPB_ASSERT(call->open_group == NULL);
+    if (call->party.entry != 0) {
+        call->party.next = NULL;
+        spb_repeat_conclude(call->daemon, &call->party);
+    }
     if (spb_loop_is_here(loop))
         call->post.run(&call->post);
     else
@@ -171,6 +219,11 @@ void spb_call_send(struct spb_call *call)
 
 bool spb_call_is_late(struct spb_call *call, int64_t now_ns)
 {
+    if (atomic_load_explicit(&call->cancelled, memory_order_relaxed)) {
+        spb_call_set_fault(call, PB_REASON(CANCELLED),
+                           "the call was cancelled before the work was begun; nothing was done");
+        return true;
+    }
     if (call->deadline_ns == 0 || now_ns < call->deadline_ns)
         return false;
     spb_call_set_fault(call, PB_REASON(DEADLINE),
@@ -184,7 +237,8 @@ bool spb_call_may_go_on(void *user, uint64_t done_bytes, uint64_t total_bytes)
 
     (void)done_bytes;
     (void)total_bytes;
-    if (atomic_load_explicit(&call->daemon->ending, memory_order_relaxed))
+    if (atomic_load_explicit(&call->daemon->ending, memory_order_relaxed) ||
+        atomic_load_explicit(&call->cancelled, memory_order_relaxed))
         return false;
     return call->deadline_ns == 0 || spb_now_ns() < call->deadline_ns;
 }

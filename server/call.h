@@ -9,18 +9,22 @@
 #ifndef SPB_SERVER_CALL_H
 #define SPB_SERVER_CALL_H
 
+#include <stdatomic.h>
+
 #include "arena.h"
 #include "errors.h"
 #include "loop.h"
 #include "messages.h"
 #include "pool.h"
 #include "principal.h"
+#include "replay.h"
 #include "util.h"
 
 struct spb_daemon;
 struct spb_group;
 struct spb_image;
 struct spb_method;
+struct spb_open_group;
 struct spb_upload;
 
 struct spb_call;
@@ -55,6 +59,8 @@ struct spb_call_origin {
     /* Is there memory for the unpacked request and its reply? If not, the connection keeps the call
      * and runs the handler when there is. */
     bool (*admit)(struct spb_call *call);
+    /* Is its peer there, and may it send more? Nobody else waits for long. The loop's thread. */
+    bool (*is_attended)(const struct spb_call *call);
 };
 
 struct spb_call {
@@ -74,8 +80,20 @@ struct spb_call {
     int64_t deadline_ns;       /* 0: none */
     uint8_t *frame;            /* the answer, header included; in the arena. NULL: none yet */
     size_t frame_size;
+    const uint8_t *payload; /* of the reply in the frame; NULL: none, or an error */
+    size_t payload_size;
     int32_t code;        /* canonical, of the answer */
     char image_text[80]; /* "TENANT/NAME" as it was named; empty for none */
+    /* Of changing calls; see repeat.h. */
+    bool has_request_id;
+    uint8_t request_id[SPB_REPLAY_ID_SIZE];
+    uint32_t payload_crc; /* of the request's payload */
+    struct spb_replay_party party;
+    struct spb_post again;             /* in the loop's queue, to be run after another */
+    struct spb_open_group *open_group; /* its own intent; see intent.h */
+    bool open_is_part;
+    uint32_t first_change, change_count; /* of its image's group */
+    atomic_bool cancelled;
     struct spb_arena arena;
     struct spb_call_cache *cache;
 };
@@ -96,6 +114,8 @@ void spb_call_cache_done(struct spb_call_cache *cache);
 /* ---- The answer --------------------------------------------------------------------------- */
 
 void spb_call_set_reply(struct spb_call *call, const ProtobufCMessage *reply);
+/* The same, of a reply that is packed already; copied. */
+void spb_call_set_packed_reply(struct spb_call *call, const uint8_t *payload, size_t size);
 void spb_call_set_error(struct spb_call *call, const struct spb_error *err);
 /* An error that is no spb_code's. */
 void spb_call_set_fault(struct spb_call *call, PB_ErrorReason reason, const char *format, ...)
@@ -121,9 +141,10 @@ static inline void spb_call_fail(struct spb_call *call, const struct spb_error *
 
 /* ---- While it runs ------------------------------------------------------------------------ */
 
-/* Sets DEADLINE_EXCEEDED where the deadline has passed. */
+/* Sets DEADLINE_EXCEEDED where the deadline has passed, CANCELLED where the call was. */
 bool spb_call_is_late(struct spb_call *call, int64_t now_ns);
-/* For long work (spb_progress): false once the deadline passed or the daemon ends. */
+/* For long work (spb_progress): false once the deadline passed, the call was cancelled or the
+ * daemon ends. */
 bool spb_call_may_go_on(void *call, uint64_t done_bytes, uint64_t total_bytes);
 
 /* Runs on a worker of the bulk lane; run gets the call back with SPB_CONTAINER(.., task). */
@@ -133,6 +154,12 @@ static inline struct spb_call *spb_call_of_task(struct spb_task *task)
 {
     return SPB_CONTAINER(task, struct spb_call, task);
 }
+
+/*
+ * Lets go of the request and of all else in the arena, state and answer included: for a call that
+ * may wait for long, and should not keep what its request unpacked to.
+ */
+void spb_call_forget_request(struct spb_call *call);
 
 /* In the call's arena; sets an error and returns NULL where it is full. */
 void *spb_call_alloc(struct spb_call *call, size_t size);

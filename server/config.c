@@ -143,6 +143,8 @@ static int on_key(void *user, const char *section, const char *name, const char 
 
     if (reading->failed)
         return 0;
+    if (*value == ';')
+        return complain(reading, "found a comment, expected a value: a blank goes before the ;");
     if (limit == NULL && option == NULL)
         return complain_unknown(reading, section, name, section_is_known);
     return take_value(reading, name, option, limit, value);

@@ -17,6 +17,7 @@
 #include "conn_state.h"
 #include "daemon.h"
 #include "dispatch.h"
+#include "waits.h"
 
 #define BACKLOG_NS (SPB_NS_PER_MS / 4) /* a turn, and at least one visit */
 #define REFUSAL_LOG_NS SPB_NS_PER_S
@@ -44,6 +45,12 @@ void spb_conn_doom(struct spb_conn *conn, enum spb_refusal refusal, const char *
     if (!conn->doomed)
         spb_metrics_refuse(conn->conns->metrics, refusal);
     spb_conn_end(conn, why);
+}
+
+void spb_conn_end_waits(const struct spb_conn *conn)
+{
+    if (conn->calls > 0)
+        spb_waits_end_connection(conn->conns->daemon->waits, conn->slot, conn->generation);
 }
 
 void spb_conn_recount(struct spb_conn *conn)
@@ -127,6 +134,7 @@ static void close_conn(struct spb_conn *conn)
     conns->count--;
     spb_metrics_add(conns->metrics, SPB_GAUGE_CONNECTIONS, -1);
     spb_conn_drop_parked(conn);
+    spb_conn_end_waits(conn);
     spb_ttrpc_parser_done(&conn->parser);
     evbuffer_free(conn->out);
     free(conn->held);

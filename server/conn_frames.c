@@ -115,6 +115,13 @@ static void deliver(struct spb_post *post)
     spb_conn_recount(conn);
 }
 
+static bool is_attended(const struct spb_call *call)
+{
+    const struct spb_conn *conn = spb_conn_of(call->origin.transport, &call->origin);
+
+    return conn != NULL && !conn->eof;
+}
+
 /* ---- Frames ------------------------------------------------------------------------------- */
 
 static struct spb_call *begin_call(struct spb_conn *conn, const struct spb_ttrpc_header *header,
@@ -134,6 +141,7 @@ static struct spb_call *begin_call(struct spb_conn *conn, const struct spb_ttrpc
         .start_ns = spb_loop_now_ns(conn->conns->daemon->loop),
         .request_bytes = SPB_CALL_BLOCK_SIZE + request_bytes,
         .admit = spb_conn_admit,
+        .is_attended = is_attended,
     };
     call->arena.cap = spb_conn_arena_cap(conn, request_bytes);
     conn->calls++;

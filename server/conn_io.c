@@ -53,6 +53,7 @@ void spb_conn_read(struct spb_conn *conn)
         spb_conn_take_bytes(conn, buffer, (size_t)got);
     } else if (got == 0) {
         conn->eof = true;
+        spb_conn_end_waits(conn);
     } else if (errno != EAGAIN && errno != EINTR) {
         spb_conn_end(conn, "reading failed");
     }

@@ -198,7 +198,7 @@ static void go_on(struct spb_conn *conn)
         if (spb_call_is_late(call, spb_loop_now_ns(conn->conns->daemon->loop)))
             spb_call_send(call);
         else
-            call->method->handler(call);
+            spb_dispatch_begin(call);
         break;
     case SPB_WAIT_NONE:
         break;

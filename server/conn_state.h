@@ -113,6 +113,8 @@ void spb_conn_mark(struct spb_conn *conn); /* it is settled at the turn's end */
 void spb_conn_doom(struct spb_conn *conn, enum spb_refusal refusal, const char *why);
 /* The same for what is nobody's fault. */
 void spb_conn_end(struct spb_conn *conn, const char *why);
+/* It is gone, or sends no more: calls of it that wait for something to come end. */
+void spb_conn_end_waits(const struct spb_conn *conn);
 /* Counts its memory anew. */
 void spb_conn_recount(struct spb_conn *conn);
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "actor.h"
+#include "audit/audit.h"
 #include "base/status.h"
 #include "conn.h"
 #include "dispatch.h"
@@ -19,8 +20,13 @@
 #include "loop.h"
 #include "pool.h"
 #include "registry.h"
-#include "uploads.h"
+#include "repeat.h"
+#include "settle.h"
+#include "scrub.h"
+#include "stores.h"
 #include "util.h"
+#include "waits.h"
+#include "watch.h"
 
 #define READY_SIZE ((SPB_LISTEN_MAX + 1) * SPB_ENDPOINT_TEXT_SIZE + 16)
 
@@ -78,6 +84,48 @@ static void stop_folder(struct spb_daemon *daemon)
     free(daemon->data_dir);
 }
 
+static void observe_commit(void *user, int64_t commit_ns, size_t intents)
+{
+    struct spb_daemon *daemon = user;
+
+    (void)intents;
+    spb_metrics_observe_audit(daemon->metrics, commit_ns);
+}
+
+static spb_status start_audit(struct spb_daemon *daemon, struct spb_error *err)
+{
+    struct spb_audit_options options = {
+        .outcome_delay_ms = (int64_t)SPB_LIMIT(daemon, outcomes_batch_ms),
+        .log = &daemon->log,
+        .observe = observe_commit,
+        .user = daemon,
+    };
+    char *path = NULL;
+
+    if (asprintf(&path, "%s/audit.db", daemon->data_dir) < 0)
+        return spb_fail_memory(err, "naming the audit");
+    options.path = path;
+    spb_status status = spb_audit_open(&options, &daemon->audit, err);
+    free(path);
+    return status;
+}
+
+static void stop_audit(struct spb_daemon *daemon)
+{
+    spb_audit_close(daemon->audit);
+}
+
+static spb_status start_repeats(struct spb_daemon *daemon, struct spb_error *err)
+{
+    SPB_TRY(spb_repeats_new(daemon, &daemon->repeats, err));
+    return spb_repeats_load(daemon, err);
+}
+
+static void stop_repeats(struct spb_daemon *daemon)
+{
+    spb_repeats_free(daemon->repeats);
+}
+
 static spb_status start_registry(struct spb_daemon *daemon, struct spb_error *err)
 {
     return spb_registry_new(&daemon->registry, err);
@@ -85,17 +133,12 @@ static spb_status start_registry(struct spb_daemon *daemon, struct spb_error *er
 
 static void stop_registry(struct spb_daemon *daemon)
 {
+    struct spb_error err;
+
+    /* What happened to an image is written down before others may have it. */
+    if (!spb_is_ok(spb_audit_flush(daemon->audit, &err)))
+        spb_log(&daemon->log, SPB_LOG_ERROR, "outcomes-not-written", SPB_TEXT("reason", err.text));
     spb_registry_free(daemon->registry);
-}
-
-static spb_status start_uploads(struct spb_daemon *daemon, struct spb_error *err)
-{
-    return spb_uploads_new(daemon, &daemon->uploads, err);
-}
-
-static void stop_uploads(struct spb_daemon *daemon)
-{
-    spb_uploads_free(daemon->uploads);
 }
 
 static void on_turn(void *user);
@@ -113,6 +156,26 @@ static void stop_loop(struct spb_daemon *daemon)
     spb_loop_free(daemon->loop);
 }
 
+static spb_status start_waits(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_waits_new(daemon, &daemon->waits, err);
+}
+
+static void stop_waits(struct spb_daemon *daemon)
+{
+    spb_waits_free(daemon->waits);
+}
+
+static spb_status start_watches(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_watches_new(daemon, &daemon->watches, err);
+}
+
+static void stop_watches(struct spb_daemon *daemon)
+{
+    spb_watches_free(daemon->watches);
+}
+
 static spb_status start_metrics(struct spb_daemon *daemon, struct spb_error *err)
 {
     size_t count;
@@ -124,6 +187,26 @@ static spb_status start_metrics(struct spb_daemon *daemon, struct spb_error *err
 static void stop_metrics(struct spb_daemon *daemon)
 {
     spb_metrics_free(daemon->metrics);
+}
+
+static spb_status start_scrubs(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_scrubs_new(daemon, &daemon->scrubs, err);
+}
+
+static void stop_scrubs(struct spb_daemon *daemon)
+{
+    spb_scrubs_free(daemon->scrubs);
+}
+
+static spb_status start_scrubbing(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_scrubs_start(daemon->scrubs, err);
+}
+
+static void stop_scrubbing(struct spb_daemon *daemon)
+{
+    spb_scrubs_stop(daemon->scrubs);
 }
 
 static spb_status start_conns(struct spb_daemon *daemon, struct spb_error *err)
@@ -162,7 +245,11 @@ static void stop_http(struct spb_daemon *daemon)
 
 static spb_status start_images(struct spb_daemon *daemon, struct spb_error *err)
 {
-    return spb_registry_scan(daemon, err);
+    SPB_TRY(spb_settle_acts(daemon, err));
+    SPB_TRY(spb_stores_load(daemon, err));
+    SPB_TRY(spb_registry_scan(daemon, err));
+    spb_stores_settle(daemon);
+    return spb_ok();
 }
 
 static spb_status start_listeners(struct spb_daemon *daemon, struct spb_error *err)
@@ -177,7 +264,7 @@ static void stop_listeners(struct spb_daemon *daemon)
 }
 
 /*
- * In the order of starting. The registry, the uploads and the connections end after the last
+ * In the order of starting. The registry, the stores and the connections end after the last
  * worker, which may touch them; the loop after all, for they post to it.
  */
 static const struct part {
@@ -188,12 +275,18 @@ static const struct part {
     {"folder", start_folder, stop_folder},
     {"metrics", start_metrics, stop_metrics},
     {"loop", start_loop, stop_loop},
+    {"audit", start_audit, stop_audit},
+    {"repeats", start_repeats, stop_repeats},
     {"registry", start_registry, stop_registry},
-    {"uploads", start_uploads, stop_uploads},
+    {"stores", spb_stores_start, spb_stores_stop},
+    {"waits", start_waits, stop_waits},
+    {"watches", start_watches, stop_watches},
+    {"scrubs", start_scrubs, stop_scrubs},
     {"connections", start_conns, stop_conns},
     {"workers", start_pool, stop_pool},
     {"http", start_http, stop_http}, /* says that the images are not there yet */
     {"images", start_images, NULL},
+    {"scrubbing", start_scrubbing, stop_scrubbing},
     {"listeners", start_listeners, stop_listeners},
 };
 #define PARTS_TO_THE_LOOP 3 /* that one included */
@@ -302,7 +395,8 @@ static void on_tick(void *user)
     atomic_store_explicit(&daemon->loop_beat_ns, now_ns, memory_order_relaxed);
     spb_notify_beat(&daemon->notify, now_ns);
     spb_conns_tick(daemon->conns);
-    spb_uploads_expire(daemon->uploads, now_ns);
+    spb_repeat_tick(daemon);
+    spb_stores_tick(daemon, now_ns);
 }
 
 bool spb_daemon_run(struct spb_daemon *daemon)
@@ -323,6 +417,8 @@ void spb_daemon_drain(struct spb_daemon *daemon)
     spb_log(&daemon->log, SPB_LOG_INFO, "draining",
             SPB_NUMBER("at_most_ms", SPB_LIMIT(daemon, drain_ms)));
     stop_listeners(daemon);
+    spb_scrubs_drain(daemon->scrubs);
+    spb_waits_end_all(daemon->waits);
 }
 
 void spb_daemon_say_ready(const struct spb_daemon *daemon)

@@ -17,6 +17,9 @@
 #include "spaceblock/status.h"
 
 struct spb_actor;
+struct spb_backups;
+struct spb_copies;
+struct spb_audit;
 struct spb_conns;
 struct spb_http;
 struct spb_listeners;
@@ -24,7 +27,11 @@ struct spb_loop;
 struct spb_metrics;
 struct spb_pool;
 struct spb_registry;
+struct spb_repeats;
+struct spb_scrubs;
 struct spb_uploads;
+struct spb_waits;
+struct spb_watches;
 
 struct spb_daemon {
     struct spb_log log;
@@ -35,10 +42,19 @@ struct spb_daemon {
     char *data_dir;             /* owned */
     char *images_dir;           /* owned; DATA_DIR/images */
     int lock_fd;                /* holds DATA_DIR/lock */
+    struct spb_audit *audit;
+    struct spb_repeats *repeats;
     struct spb_registry *registry;
+    char *artifacts_dir, *copies_dir; /* owned; the stores', as the next four */
+    pthread_mutex_t artifacts_lock;   /* see artifacts.h */
     struct spb_uploads *uploads;
+    struct spb_copies *copies;
+    struct spb_backups *backups;
     struct spb_loop *loop;
     struct spb_metrics *metrics;
+    struct spb_waits *waits;     /* the loop's thread */
+    struct spb_watches *watches; /* as watch.h says */
+    struct spb_scrubs *scrubs;   /* as scrub.h says */
     struct spb_conns *conns;
     struct spb_pool *pool;
     struct spb_listeners *listeners;
@@ -52,7 +68,8 @@ struct spb_daemon {
     atomic_bool draining;          /* no new calls; what can end early does */
     bool cut_off;                  /* the loop's thread: the drain took too long */
     int64_t drain_start_ns;
-    atomic_bool ending; /* long work ends early */
+    atomic_bool ending;               /* long work ends early */
+    _Atomic uint64_t temporary_bytes; /* of files in the making; see copy_file.h */
 };
 
 /* Everything up to the listeners. *daemon is the caller's, spb_daemon_free. Blocks. */

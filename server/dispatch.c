@@ -4,38 +4,27 @@
 #include <stdio.h>
 
 #include "base/bytes.h"
+#include "base/crc32c.h"
 #include "base/status.h"
 #include "daemon.h"
 #include "image.h"
 #include "registry.h"
+#include "repeat.h"
 #include "spaceblock/volume.h"
 #include "ttrpc/wire.h"
-
-#define UUID_TEXT_SIZE 36u
+#include "uuid.h"
 
 /* ---- Gates -------------------------------------------------------------------------------- */
 
-static bool is_hex(char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-}
-
 bool spb_gate_request_id(struct spb_call *call, const char *id)
 {
-    size_t n = strlen(id);
-    bool good = n == UUID_TEXT_SIZE;
-
-    for (size_t i = 0; good && i < n; i++) {
-        bool hyphen = i == 8 || i == 13 || i == 18 || i == 23;
-
-        good = hyphen ? id[i] == '-' : is_hex(id[i]);
-    }
-    if (!good)
+    call->has_request_id = spb_uuid_parse(id, call->request_id);
+    if (!call->has_request_id)
         spb_call_set_bad_field(call, "request_id",
                                "found %zu characters, expected a UUID of 36: 8-4-4-4-12 hex "
                                "digits with hyphens",
-                               n);
-    return good;
+                               strlen(id));
+    return call->has_request_id;
 }
 
 uint16_t spb_image_ref_tenant(const struct spb_call *call, const PB_ImageRef *ref)
@@ -103,6 +92,26 @@ bool spb_find_image(struct spb_call *call, const PB_ImageRef *ref)
     if (call->image == NULL)
         spb_dispatch_set_no_image(call);
     return call->image != NULL;
+}
+
+bool spb_gate_sector_size(struct spb_call *call, const char *field, uint32_t size)
+{
+    bool is_power = (size & (size - 1)) == 0;
+
+    if (size == 0 || (is_power && size >= SPB_BLOCK_SIZE_MIN && size <= SPB_BLOCK_SIZE_MAX))
+        return true;
+    spb_call_set_bad_field(call, field, "found %u, expected a power of two from %u to %u", size,
+                           SPB_BLOCK_SIZE_MIN, SPB_BLOCK_SIZE_MAX);
+    return false;
+}
+
+bool spb_may_name_tenant(struct spb_call *call, uint16_t tenant)
+{
+    if (call->principal.is_site_admin || call->principal.tenant == tenant)
+        return true;
+    /* Another tenant's is as if it were not there. */
+    spb_call_set_fault(call, PB_REASON(NOT_FOUND), "no tenant %u", (unsigned)tenant);
+    return false;
 }
 
 bool spb_gate_max(struct spb_call *call, const char *field, uint64_t value, uint64_t max)
@@ -270,24 +279,45 @@ static const void *member(const struct spb_call *call, size_t offset)
     return (const char *)call->request + offset;
 }
 
+static const PB_ImageRef *image_ref(const struct spb_call *call)
+{
+    return *(PB_ImageRef *const *)member(call, call->method->image_offset);
+}
+
 static bool pass_gates(struct spb_call *call)
 {
     const struct spb_method *method = call->method;
-    const PB_ImageRef *ref = NULL;
 
     if (method->request_id_offset != 0 &&
         !spb_gate_request_id(call, *(char *const *)member(call, method->request_id_offset)))
         return false;
-    if (method->need != SPB_NEED_NO_IMAGE) {
-        ref = *(PB_ImageRef *const *)member(call, method->image_offset);
-        if (!spb_gate_image(call, ref, "image"))
-            return false;
-    }
+    if (method->need != SPB_NEED_NO_IMAGE && !spb_gate_image(call, image_ref(call), "image"))
+        return false;
     if (method->gate != NULL && !method->gate(call))
         return false;
-    if (spb_call_is_late(call, spb_loop_now_ns(call->daemon->loop)))
-        return false;
-    return method->need != SPB_NEED_IMAGE || spb_find_image(call, ref);
+    return !spb_call_is_late(call, spb_loop_now_ns(call->daemon->loop));
+}
+
+/* Whether what the call needs is there; it has been answered where not. */
+static bool is_equipped(struct spb_call *call)
+{
+    if (call->method->need != SPB_NEED_IMAGE || spb_find_image(call, image_ref(call)))
+        return true;
+    spb_call_send(call);
+    return false;
+}
+
+void spb_dispatch_run(struct spb_call *call)
+{
+    if (is_equipped(call))
+        call->method->handler(call);
+}
+
+void spb_dispatch_begin(struct spb_call *call)
+{
+    /* Before the image is looked for: a deletion that is repeated finds none. */
+    if (spb_repeat_claim(call))
+        spb_dispatch_run(call);
 }
 
 void spb_dispatch(struct spb_call *call, const uint8_t *data, size_t size)
@@ -308,6 +338,8 @@ void spb_dispatch(struct spb_call *call, const uint8_t *data, size_t size)
         spb_call_send(call);
         return;
     }
+    if (call->has_request_id)
+        call->payload_crc = spb_crc32c(0, envelope.payload.data, envelope.payload.size);
     if (call->origin.admit(call))
-        call->method->handler(call);
+        spb_dispatch_begin(call);
 }

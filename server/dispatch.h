@@ -47,12 +47,17 @@ const struct spb_method *spb_methods(size_t *count);
  */
 void spb_dispatch(struct spb_call *call, const uint8_t *data, size_t size);
 
+/* Goes on with a call that was not admitted at once. */
+void spb_dispatch_begin(struct spb_call *call);
+/* Runs a call that waited for another: its request passed the gates before. */
+void spb_dispatch_run(struct spb_call *call);
+
 /* Sets NOT_FOUND about call->image_text: the same for an absent image and another tenant's. */
 void spb_dispatch_set_no_image(struct spb_call *call);
 
 /* ---- For gates ---------------------------------------------------------------------------- */
 
-/* A UUID as text. */
+/* A UUID as text; becomes the call's. */
 bool spb_gate_request_id(struct spb_call *call, const char *id);
 /* Checks a reference and sets call->image_text; field is its path. */
 bool spb_gate_image(struct spb_call *call, const PB_ImageRef *ref, const char *field);
@@ -60,6 +65,10 @@ bool spb_gate_image(struct spb_call *call, const PB_ImageRef *ref, const char *f
 bool spb_find_image(struct spb_call *call, const PB_ImageRef *ref);
 /* Which tenant a reference means. It is checked. */
 uint16_t spb_image_ref_tenant(const struct spb_call *call, const PB_ImageRef *ref);
+/* A power of two that is a block size, or 0. */
+bool spb_gate_sector_size(struct spb_call *call, const char *field, uint32_t size);
+/* Whether the caller may name things of that tenant; sets the error. */
+bool spb_may_name_tenant(struct spb_call *call, uint16_t tenant);
 /* value <= max, or an error on the field. */
 bool spb_gate_max(struct spb_call *call, const char *field, uint64_t value, uint64_t max);
 /* 1 to 64 bytes of UTF-8 without NUL. */

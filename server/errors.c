@@ -52,7 +52,7 @@ static const int32_t rpc_codes[] = {
     [PB_REASON(DEADLINE)] = 4,         [PB_REASON(INTERNAL)] = 13,
     [PB_REASON(STILL_RUNNING)] = 10,   [PB_REASON(OUTCOME_UNKNOWN)] = 13,
     [PB_REASON(REQUEST_MISMATCH)] = 3, [PB_REASON(IMAGE_QUARANTINED)] = 9,
-    [PB_REASON(CANCELLED)] = 1,
+    [PB_REASON(CANCELLED)] = 1,        [PB_REASON(AUDIT_UNAVAILABLE)] = 14,
 };
 
 PB_ErrorReason spb_reason_of(enum spb_code code)
@@ -71,6 +71,13 @@ static const char *reason_name(PB_ErrorReason reason)
         &spaceblock__v1__error_reason__descriptor, (int)reason);
 
     return value == NULL ? "INTERNAL" : value->name + strlen(REASON_PREFIX);
+}
+
+/* Is the same call worth making again in a while? */
+static bool is_passing(PB_ErrorReason reason)
+{
+    return reason == PB_REASON(DRAINING) || reason == PB_REASON(STILL_RUNNING) ||
+           reason == PB_REASON(AUDIT_UNAVAILABLE);
 }
 
 /* Copies text as UTF-8 of one line: what is not becomes a question mark. */
@@ -169,7 +176,7 @@ uint8_t *spb_fault_encode(const struct spb_fault *fault, struct spb_arena *arena
     answer.response.message = (struct spb_ttrpc_view){(const uint8_t *)text, strlen(text)};
     if (!add_info(&answer, fault) ||
         (fault->field != NULL && !add_field(&answer, fault->field, text)) ||
-        (fault->reason == PB_REASON(DRAINING) && !add_retry(&answer, fault->retry_ms)))
+        (is_passing(fault->reason) && !add_retry(&answer, fault->retry_ms)))
         return NULL;
     size_t n = spb_ttrpc_response_size(&answer.response);
     uint8_t *frame = spb_arena_alloc(arena, headroom + n);

@@ -15,7 +15,7 @@ struct spb_fault {
     const char *text;  /* what was tried, on what, what was found and expected */
     const char *field; /* path of the bad field of the request, or NULL */
     const char *image; /* "TENANT/NAME" where the call is about one, or NULL */
-    uint32_t retry_ms; /* with DRAINING: when to try again */
+    uint32_t retry_ms; /* with what passes: when to try again */
 };
 
 PB_ErrorReason spb_reason_of(enum spb_code code);

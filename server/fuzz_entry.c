@@ -49,6 +49,9 @@ int spb_server_fuzz_start(const char *data_dir)
     (void)signal(SIGPIPE, SIG_IGN);
     spb_options_init(&options);
     options.log_level = SPB_LOG_ERROR;
+    /* What inputs leave behind is soon out of the way of later ones. */
+    options.limits.upload_life_s = 1;
+    options.limits.backup_life_s = 1;
     (void)snprintf(options.data_dir, sizeof(options.data_dir), "%s", data_dir);
     if (!spb_is_ok(spb_daemon_new(&options, &fuzzed, &err))) {
         (void)fprintf(stderr, "fuzzed daemon: %s\n", err.text);

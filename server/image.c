@@ -1,14 +1,13 @@
 /* An image that the daemon serves; see image.h. */
 #include "image.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include "base/status.h"
 #include "daemon.h"
 #include "dispatch.h"
+#include "registry.h"
 #include "uploads.h"
 
 #define IMAGE_SUFFIX ".img"
@@ -31,6 +30,15 @@ bool spb_image_name_is_valid(const void *name, size_t n)
 
 /* ---- Life --------------------------------------------------------------------------------- */
 
+char *spb_image_path(const struct spb_daemon *daemon, uint16_t tenant, const char *name)
+{
+    char *path = NULL;
+
+    if (asprintf(&path, "%s/%u/%s" IMAGE_SUFFIX, daemon->images_dir, (unsigned)tenant, name) < 0)
+        return NULL;
+    return path;
+}
+
 spb_status spb_image_new(struct spb_daemon *daemon, uint16_t tenant, const char *name,
                          struct spb_image **out, struct spb_error *err)
 {
@@ -39,8 +47,8 @@ spb_status spb_image_new(struct spb_daemon *daemon, uint16_t tenant, const char 
     if (image == NULL)
         return spb_fail_memory(err, "making an image");
     SPB_ASSERT(spb_image_name_is_valid(name, strlen(name)));
-    if (asprintf(&image->path, "%s/%u/%s" IMAGE_SUFFIX, daemon->images_dir, (unsigned)tenant,
-                 name) < 0) {
+    image->path = spb_image_path(daemon, tenant, name);
+    if (image->path == NULL) {
         free(image);
         return spb_fail_memory(err, "making an image");
     }
@@ -52,6 +60,8 @@ spb_status spb_image_new(struct spb_daemon *daemon, uint16_t tenant, const char 
     (void)pthread_mutex_init(&image->lock, NULL);
     (void)pthread_cond_init(&image->unheld, NULL);
     spb_actor_init(&image->actor);
+    spb_watch_point_init(&image->watch);
+    spb_scrub_point_init(&image->scrub);
     *out = image;
     return spb_ok();
 }
@@ -66,6 +76,8 @@ void spb_image_unref(struct spb_image *image)
     if (atomic_fetch_sub_explicit(&image->refs, 1, memory_order_acq_rel) != 1)
         return;
     spb_image_close(image);
+    spb_registry_unclaim(image->daemon->registry, image);
+    spb_scrub_point_done(image);
     spb_actor_done(&image->actor);
     (void)pthread_cond_destroy(&image->unheld);
     (void)pthread_mutex_destroy(&image->lock);
@@ -83,139 +95,23 @@ void spb_image_close(struct spb_image *image)
     spb_volume_close(volume);
 }
 
-/* ---- Opening ------------------------------------------------------------------------------ */
+/* ---- Looking at it ------------------------------------------------------------------------ */
 
-/* What an opening found; becomes the image's state under its lock. */
-struct opening {
-    struct spb_device *device; /* until the volume has it */
-    struct spb_volume *volume;
-    enum spb_image_state state;
-    struct spb_error why; /* of another state than READY */
-};
-
-static bool is_damage(enum spb_code code)
-{
-    return code == SPB_BAD_MAGIC || code == SPB_BAD_CRC || code == SPB_BAD_VERSION ||
-           code == SPB_BAD_DP_AREA || code == SPB_BAD_SIZE;
-}
-
-/* Without writing: on the device that is there, or on one opened for reading only. */
-static void open_for_reading(struct opening *opening, const char *path)
-{
-    static const struct spb_open_options read_only = {.writable = false};
-    struct spb_error err;
-
-    opening->state = SPB_IMAGE_UNAVAILABLE;
-    if (opening->device == NULL &&
-        !spb_is_ok(spb_device_file_open(path, SPB_FILE_READ, &opening->device, &err)))
-        return;
-    spb_status status = spb_volume_open(opening->device, &read_only, &opening->volume, &err);
-    if (spb_is_ok(status)) {
-        opening->device = NULL;
-        opening->state = SPB_IMAGE_READ_ONLY;
-    } else if (is_damage(status.code)) {
-        opening->state = SPB_IMAGE_DAMAGED;
-        opening->why = err;
-    }
-}
-
-static void open_volume(struct opening *opening, const char *path)
-{
-    static const struct spb_open_options writable = {.writable = true};
-    spb_status status = spb_device_file_open(path, SPB_FILE_WRITE, &opening->device, &opening->why);
-
-    if (!spb_is_ok(status)) {
-        opening->device = NULL;
-        opening->state = SPB_IMAGE_UNAVAILABLE;
-        if (status.code != SPB_LOCKED)
-            open_for_reading(opening, path);
-        return;
-    }
-    status = spb_volume_open(opening->device, &writable, &opening->volume, &opening->why);
-    if (spb_is_ok(status)) {
-        opening->device = NULL;
-        opening->state = SPB_IMAGE_READY;
-    } else if (is_damage(status.code)) {
-        opening->state = SPB_IMAGE_DAMAGED;
-    } else {
-        open_for_reading(opening, path);
-    }
-}
-
-static void check_tenant(struct opening *opening, const struct spb_image *image)
-{
-    if (opening->volume == NULL)
-        return;
-    uint16_t found = spb_volume_superblock(opening->volume)->tenant_id;
-    if (found == image->tenant)
-        return;
-    spb_volume_close(opening->volume);
-    opening->volume = NULL;
-    opening->state = SPB_IMAGE_DAMAGED;
-    (void)spb_fail(&opening->why, SPB_CORRUPT,
-                   "the superblock names tenant %u, the folder is tenant %u's", (unsigned)found,
-                   (unsigned)image->tenant);
-}
-
-static void adopt(struct spb_image *image, const struct opening *opening)
-{
-    /* Clients know the image by tenant and name: where it lies on the host is none of theirs. */
-    if (opening->volume != NULL) {
-        struct spb_device *device = spb_volume_device(opening->volume);
-        (void)snprintf(device->name, sizeof(device->name), "%u/%s", (unsigned)image->tenant,
-                       image->name);
-    }
-    image->volume = opening->volume;
-    image->state = opening->state;
-    image->reason[0] = '\0';
-    image->reason_code = SPB_OK;
-    if (opening->state != SPB_IMAGE_READY) {
-        image->reason_code = opening->why.code;
-        (void)snprintf(image->reason, sizeof(image->reason), "%s", opening->why.text);
-    }
-    if (opening->volume != NULL) {
-        image->superblock = *spb_volume_superblock(opening->volume);
-        image->sector_size = spb_volume_sector_size(opening->volume);
-    }
-    /* Never fails for so few bytes once the system is up; the flag makes it wait until then. */
-    ssize_t got = getrandom(image->incarnation, sizeof(image->incarnation), 0);
-    SPB_ASSERT(got == (ssize_t)sizeof(image->incarnation));
-}
-
-static const char *state_word(enum spb_image_state state)
+const char *spb_image_state_word(enum spb_image_state state)
 {
     static const char *const words[] = {
         [SPB_IMAGE_READY] = "ready",     [SPB_IMAGE_READ_ONLY] = "read-only",
         [SPB_IMAGE_DAMAGED] = "damaged", [SPB_IMAGE_UNAVAILABLE] = "unavailable",
-        [SPB_IMAGE_DELETED] = "deleted",
+        [SPB_IMAGE_DELETED] = "deleted", [SPB_IMAGE_QUARANTINED] = "quarantined",
     };
 
     return words[state];
 }
 
-void spb_image_open(struct spb_image *image)
-{
-    struct opening opening = {.state = SPB_IMAGE_UNAVAILABLE};
-
-    open_volume(&opening, image->path);
-    spb_device_close(opening.device);
-    check_tenant(&opening, image);
-    (void)pthread_mutex_lock(&image->lock);
-    adopt(image, &opening);
-    (void)pthread_mutex_unlock(&image->lock);
-    bool ready = opening.state == SPB_IMAGE_READY;
-    spb_log(&image->daemon->log, ready ? SPB_LOG_INFO : SPB_LOG_WARN, "image-opened",
-            SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
-            SPB_TEXT("state", state_word(opening.state)),
-            SPB_TEXT("reason", ready ? "" : opening.why.text));
-}
-
-/* ---- Looking at it ------------------------------------------------------------------------ */
-
 /* The error of an image that is not served, or takes no changes. Under the lock. */
 static void set_unserved_locked(const struct spb_image *image, struct spb_call *call)
 {
-    const char *state = state_word(image->state);
+    const char *state = spb_image_state_word(image->state);
     PB_ErrorReason reason = PB_REASON(IMAGE_READ_ONLY);
 
     if (image->state == SPB_IMAGE_DELETED) {
@@ -224,6 +120,8 @@ static void set_unserved_locked(const struct spb_image *image, struct spb_call *
     }
     if (image->state == SPB_IMAGE_DAMAGED)
         reason = PB_REASON(IMAGE_DAMAGED);
+    else if (image->state == SPB_IMAGE_QUARANTINED)
+        reason = PB_REASON(IMAGE_QUARANTINED);
     else if (image->reason_code == SPB_LOCKED)
         reason = PB_REASON(IMAGE_IN_USE);
     spb_call_set_fault(call, reason, "image %s is %s: %s", call->image_text, state, image->reason);
@@ -309,6 +207,8 @@ void spb_image_reclaim(struct spb_image *image)
 {
     (void)pthread_mutex_lock(&image->lock);
     image->closing = true;
+    spb_watch_end(image);
+    spb_scrub_end(image);
     while (image->holds > 0)
         (void)pthread_cond_wait(&image->unheld, &image->lock);
     (void)pthread_mutex_unlock(&image->lock);
@@ -379,6 +279,8 @@ static Spaceblock__V1__ImageState shown_state(enum spb_image_state state)
         return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_READ_ONLY;
     case SPB_IMAGE_DAMAGED:
         return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_DAMAGED;
+    case SPB_IMAGE_QUARANTINED:
+        return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_QUARANTINED;
     case SPB_IMAGE_UNAVAILABLE:
     case SPB_IMAGE_DELETED:
         break;

@@ -14,28 +14,39 @@
 #include <stdint.h>
 
 #include "actor.h"
+#include "audit/tables.h"
 #include "spaceblock/group.h"
 #include "spaceblock/volume.h"
+#include "scrub.h"
+#include "watch.h"
 
 #define SPB_IMAGE_NAME_MAX 64u
-#define SPB_INCARNATION_SIZE 8u
+#define SPB_IMAGE_TEXT_SIZE 80u /* "TENANT/NAME" */
 
 enum spb_image_state {
     SPB_IMAGE_READY,
     SPB_IMAGE_READ_ONLY,   /* served; changes are refused */
     SPB_IMAGE_DAMAGED,     /* no volume: the superblock is damaged or names another tenant */
     SPB_IMAGE_UNAVAILABLE, /* no volume: held by another owner, or cannot be read */
+    SPB_IMAGE_QUARANTINED, /* no volume: not the image that the registry knows */
     SPB_IMAGE_DELETED,     /* no volume and no file */
 };
 
 struct spb_image {
     struct spb_daemon *daemon;
-    struct spb_image *next_in_bucket; /* the registry's */
+    struct spb_image *next_in_bucket; /* the registry's, as the next two */
+    struct spb_image *next_claim;
+    bool has_claim; /* on a uuid that no other image may have then */
+    uint8_t claim[SPB_UUID_SIZE];
     atomic_uint refs;
     uint16_t tenant;
     char name[SPB_IMAGE_NAME_MAX + 1];
     char *path; /* owned */
     struct spb_actor actor;
+    struct spb_image_row
+        row; /* the actor's; or who opens it first. id 0: not in the registry yet */
+    struct spb_watch_point watch; /* as watch.h says */
+    struct spb_scrub_point scrub; /* as scrub.h says */
 
     pthread_mutex_t lock;
     pthread_cond_t unheld;      /* holds fell to 0 */
@@ -45,7 +56,7 @@ struct spb_image {
     char reason[SPB_ERROR_TEXT_SIZE];
     struct spb_superblock superblock;
     uint32_t sector_size;                      /* 0: the superblock could not be read */
-    uint8_t incarnation[SPB_INCARNATION_SIZE]; /* random at every opening */
+    uint8_t incarnation[SPB_INCARNATION_SIZE]; /* as in the row */
     bool closing; /* being closed or reopened: who wants to read asks again through the actor */
     uint32_t holds;
 };
@@ -57,14 +68,26 @@ void spb_image_ref(struct spb_image *image);
 /* The last one closes what is open. */
 void spb_image_unref(struct spb_image *image);
 
+/* The path of an image's file, the caller's, free(); NULL without memory. */
+char *spb_image_path(const struct spb_daemon *daemon, uint16_t tenant, const char *name);
+
 /* 1 to 64 of A-Z a-z 0-9 . _ -, not starting with a dot. */
 bool spb_image_name_is_valid(const void *name, size_t n);
 
 /*
- * Opens the file, or finds out why not: the state says which; and logs that. Blocks. The actor's,
- * or before there is one.
+ * Opens the file, holds it against the registry's row, settles what was left open, or finds out why
+ * not: the state says which; and logs that. Blocks. The actor's, or before there is one.
  */
 void spb_image_open(struct spb_image *image);
+/* The same, but leaves descriptors for connections. */
+void spb_image_open_at_start(struct spb_image *image);
+/* Whether there are descriptors to open one more, before it is made. SPB_LIMIT. */
+SPB_MUST_USE spb_status spb_image_room(struct spb_error *err);
+/* Opens a volume that failed in place, and settles. On failure it stays as it is. */
+SPB_MUST_USE spb_status spb_image_recover(struct spb_image *image, struct spb_error *err);
+/* Cursors that were given out so far begin anew: the events are not those that they count. The
+ * actor's. Blocks. */
+SPB_MUST_USE spb_status spb_image_renew(struct spb_image *image, struct spb_error *err);
 /* Accepts one that is not open. No hold may be left; the actor's, or when there is none any more.
  */
 void spb_image_close(struct spb_image *image);
@@ -76,6 +99,7 @@ void spb_image_close(struct spb_image *image);
 struct spb_volume *spb_image_read_begin(struct spb_call *call);
 void spb_image_read_end(struct spb_image *image);
 
+const char *spb_image_state_word(enum spb_image_state state);
 enum spb_image_state spb_image_state(struct spb_image *image);
 /* Sets the error of an image in this state on the call. */
 void spb_image_set_unserved(struct spb_image *image, struct spb_call *call);

@@ -21,14 +21,18 @@ struct spb_act {
     const void *detail;     /* the kind's own bytes, for settling after a crash */
     size_t detail_size;
     const char *object, *before, *after; /* text for people, a line each */
+    bool is_part; /* of a call that is several acts: without its request_id, and what becomes of it
+                   * says nothing of the call */
 };
 
 /* Fails without a trace where the audit cannot be written: nothing may be done then. */
 SPB_MUST_USE spb_status spb_intent_begin(struct spb_call *call, const struct spb_act *act,
                                          struct spb_error *err);
+/* Sets the error of a failed begin: nothing was done. */
+void spb_intent_set_refusal(struct spb_call *call, const struct spb_error *err);
 /* Once after each successful begin, with the reply set where it was done. */
 void spb_intent_end(struct spb_call *call, enum spb_outcome outcome);
-/* Instead: whether it happened is not known; the next opening or start settles it. */
+/* Instead: whether it happened is not known; the next opening or start settles it (settle.h). */
 void spb_intent_abandon(struct spb_call *call);
 
 #endif

@@ -45,7 +45,14 @@ struct spb_limits {
     /* Images. */
     uint64_t image_queue_max;
     uint64_t uploads_max;
+    uint64_t uploads_principal_max;
     uint64_t upload_life_s;
+    uint64_t upload_sync_bytes;
+    uint64_t backups_max;
+    uint64_t backups_principal_max;
+    uint64_t backup_life_s;
+    uint64_t copies_running_max;
+    uint64_t temporary_max_bytes;
     uint64_t scrub_interval_s;
     uint64_t scrub_bytes_per_s;
     /* Events. */

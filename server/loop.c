@@ -177,3 +177,61 @@ struct event_base *spb_loop_base(struct spb_loop *loop)
 {
     return loop->base;
 }
+
+/* ---- Timers ------------------------------------------------------------------------------- */
+
+struct spb_timer {
+    struct event *event;
+    struct spb_loop *loop;
+    void (*run)(void *user);
+    void *user;
+};
+
+static void on_timer(evutil_socket_t fd, short what, void *user)
+{
+    struct spb_timer *timer = user;
+
+    (void)fd;
+    (void)what;
+    timer->run(timer->user);
+}
+
+spb_status spb_timer_new(struct spb_loop *loop, void (*run)(void *user), void *user,
+                         struct spb_timer **out, struct spb_error *err)
+{
+    struct spb_timer *timer = malloc(sizeof(*timer));
+
+    if (timer == NULL)
+        return spb_fail_memory(err, "making a timer");
+    *timer = (struct spb_timer){.loop = loop, .run = run, .user = user};
+    timer->event = event_new(loop->base, -1, 0, on_timer, timer);
+    if (timer->event == NULL) {
+        free(timer);
+        return spb_fail_memory(err, "making a timer");
+    }
+    *out = timer;
+    return spb_ok();
+}
+
+void spb_timer_free(struct spb_timer *timer)
+{
+    if (timer == NULL)
+        return;
+    event_free(timer->event);
+    free(timer);
+}
+
+void spb_timer_set(struct spb_timer *timer, int64_t at_ns)
+{
+    int64_t left_ns = at_ns - spb_loop_now_ns(timer->loop);
+    /* Upwards, so that the moment has come when it fires. */
+    int64_t left_us = left_ns <= 0 ? 0 : left_ns / 1000 + 1000;
+    struct timeval left = {.tv_sec = left_us / 1000000, .tv_usec = left_us % 1000000};
+
+    (void)event_add(timer->event, &left);
+}
+
+void spb_timer_stop(struct spb_timer *timer)
+{
+    (void)event_del(timer->event);
+}

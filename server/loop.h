@@ -52,4 +52,18 @@ void spb_loop_again(struct spb_loop *loop);
 void spb_loop_settle(struct spb_loop *loop);
 struct event_base *spb_loop_base(struct spb_loop *loop);
 
+/*
+ * A moment at which something is to run, to a few milliseconds; what can wait for a tick needs
+ * none. The loop's thread, but for new and free, which may come before and after it.
+ */
+struct spb_timer;
+/* run(user) is called on the loop's thread, once for each time that it was set. */
+SPB_MUST_USE spb_status spb_timer_new(struct spb_loop *loop, void (*run)(void *user), void *user,
+                                      struct spb_timer **timer, struct spb_error *err);
+/* Accepts NULL. */
+void spb_timer_free(struct spb_timer *timer);
+/* In the place of an earlier setting. A moment that has passed: the next turn. */
+void spb_timer_set(struct spb_timer *timer, int64_t at_ns);
+void spb_timer_stop(struct spb_timer *timer);
+
 #endif

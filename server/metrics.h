@@ -33,6 +33,13 @@ enum spb_counter {
     SPB_COUNT_RELOADS,
     SPB_COUNT_RELOADS_FAILED,
     SPB_COUNT_HTTP_REQUESTS,
+    SPB_COUNT_SCRUBS, /* that were whole */
+    SPB_COUNT_SCRUBS_FAILED,
+    SPB_COUNT_SCRUB_BYTES,
+    SPB_COUNT_SCRUB_FINDINGS,  /* that were not known from the scrub before */
+    SPB_COUNT_WATCH_PASSES,    /* over new events of an image */
+    SPB_COUNT_WATCH_ENCODINGS, /* of answers in passes */
+    SPB_COUNT_WATCH_ANSWERS,   /* of passes */
     SPB_COUNTERS,
 };
 
@@ -42,6 +49,8 @@ enum spb_gauge {
     SPB_GAUGE_BUFFERS,  /* bytes of buffers_max_bytes in use */
     SPB_GAUGE_WAITING,  /* connections that wait for such memory */
     SPB_GAUGE_WATCHERS, /* watches that wait */
+    SPB_GAUGE_SCRUBS_RUNNING,
+    SPB_GAUGE_IMAGES_ROTTEN, /* whose last scrub found something */
     SPB_GAUGES,
 };
 

@@ -176,11 +176,14 @@ static void write_connections(FILE *out, struct spb_daemon *daemon)
 /* ---- Images ------------------------------------------------------------------------------- */
 
 #define PAGE 256u
-#define STATES 5u
+#define STATES 6u
 
 static const char *const state_names[STATES] = {
-    [SPB_IMAGE_READY] = "ready",     [SPB_IMAGE_READ_ONLY] = "read_only",
-    [SPB_IMAGE_DAMAGED] = "damaged", [SPB_IMAGE_UNAVAILABLE] = "unavailable",
+    [SPB_IMAGE_READY] = "ready",
+    [SPB_IMAGE_READ_ONLY] = "read_only",
+    [SPB_IMAGE_DAMAGED] = "damaged",
+    [SPB_IMAGE_UNAVAILABLE] = "unavailable",
+    [SPB_IMAGE_QUARANTINED] = "quarantined",
     [SPB_IMAGE_DELETED] = "deleted",
 };
 
@@ -245,7 +248,36 @@ static void write_images(FILE *out, struct spb_daemon *daemon)
           &metrics->audit);
     single(out, PREFIX "uploads", "gauge", "Uploads open.",
            (int64_t)spb_uploads_count(daemon->uploads));
+}
+
+static void write_watches(FILE *out, const struct spb_metrics *metrics)
+{
     gauge(out, metrics, SPB_GAUGE_WATCHERS, PREFIX "watchers", "Watches that wait for events.");
+    counter(out, metrics, SPB_COUNT_WATCH_PASSES, PREFIX "watch_passes_total",
+            "Passes over new events of an image that watches wait for.");
+    counter(out, metrics, SPB_COUNT_WATCH_ENCODINGS, PREFIX "watch_encodings_total",
+            "Answers that passes encoded, each for all watches that ask for the same.");
+    counter(out, metrics, SPB_COUNT_WATCH_ANSWERS, PREFIX "watch_answers_total",
+            "Watches that passes answered.");
+}
+
+static void write_scrubs(FILE *out, const struct spb_metrics *metrics)
+{
+    const char *scrubs = PREFIX "scrubs_total";
+
+    gauge(out, metrics, SPB_GAUGE_SCRUBS_RUNNING, PREFIX "scrubs_running",
+          "1 while an image is scrubbed.");
+    gauge(out, metrics, SPB_GAUGE_IMAGES_ROTTEN, PREFIX "images_rotten",
+          "Images whose last scrub found something.");
+    head(out, scrubs, "counter", "Scrubs that have ended.");
+    (void)fprintf(out,
+                  "%s{outcome=\"done\"} %" PRIu64 "\n%s{outcome=\"ended_early\"} %" PRIu64 "\n",
+                  scrubs, load(&metrics->counters[SPB_COUNT_SCRUBS]), scrubs,
+                  load(&metrics->counters[SPB_COUNT_SCRUBS_FAILED]));
+    counter(out, metrics, SPB_COUNT_SCRUB_BYTES, PREFIX "scrub_bytes_total",
+            "Bytes that scrubs have read again.");
+    counter(out, metrics, SPB_COUNT_SCRUB_FINDINGS, PREFIX "scrub_findings_total",
+            "Findings of scrubs that were not known from the scrub before.");
 }
 
 /* ---- The process -------------------------------------------------------------------------- */
@@ -329,5 +361,7 @@ void spb_metrics_write(struct spb_daemon *daemon, FILE *out)
     write_connections(out, daemon);
     write_calls(out, metrics);
     write_images(out, daemon);
+    write_watches(out, metrics);
+    write_scrubs(out, metrics);
     write_process(out, daemon);
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 enum spb_principal_kind {
     SPB_PRINCIPAL_LOCAL, /* plaintext loopback: somebody on this host */
@@ -17,5 +18,11 @@ struct spb_principal {
     uint16_t tenant;    /* its own: what a bare image name means */
     bool is_site_admin; /* may name any tenant */
 };
+
+static inline bool spb_principal_is_same(const struct spb_principal *a,
+                                         const struct spb_principal *b)
+{
+    return a->tenant == b->tenant && a->kind == b->kind && strcmp(a->name, b->name) == 0;
+}
 
 #endif

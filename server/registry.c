@@ -2,6 +2,7 @@
 #include "registry.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -10,6 +11,7 @@
 #include "image.h"
 
 #define BUCKETS_MIN 256u
+#define CLAIM_BUCKETS 4096u
 
 struct spb_registry {
     pthread_mutex_t lock; /* over all below */
@@ -18,6 +20,7 @@ struct spb_registry {
     size_t bucket_count;       /* a power of two */
     struct spb_image **sorted; /* by tenant, then name; each holds a reference */
     size_t count, room;
+    struct spb_image *claims[CLAIM_BUCKETS]; /* by uuid; they need not be in the lists above */
 };
 
 static uint64_t hash(const struct spb_registry *registry, uint16_t tenant, const char *name,
@@ -206,6 +209,59 @@ void spb_registry_remove(struct spb_registry *registry, struct spb_image *image)
     (void)pthread_mutex_unlock(&registry->lock);
     if (removed)
         spb_image_unref(image);
+}
+
+/* ---- Uuids -------------------------------------------------------------------------------- */
+
+static struct spb_image **claim_bucket(struct spb_registry *registry, const uint8_t uuid[16])
+{
+    uint64_t a, b;
+
+    memcpy(&a, uuid, sizeof(a));
+    memcpy(&b, uuid + sizeof(a), sizeof(b));
+    a = (a ^ registry->seed) * UINT64_C(0x9E3779B97F4A7C15) ^ b;
+    a *= UINT64_C(0xD6E8FEB86659FD93);
+    return &registry->claims[(a >> 32) % CLAIM_BUCKETS];
+}
+
+static void unclaim(struct spb_registry *registry, struct spb_image *image)
+{
+    if (!image->has_claim)
+        return;
+    struct spb_image **place = claim_bucket(registry, image->claim);
+    while (*place != image)
+        place = &(*place)->next_claim;
+    *place = image->next_claim;
+    image->has_claim = false;
+}
+
+bool spb_registry_claim(struct spb_registry *registry, struct spb_image *image,
+                        const uint8_t uuid[16], char other[80])
+{
+    (void)pthread_mutex_lock(&registry->lock);
+    unclaim(registry, image);
+    struct spb_image **bucket = claim_bucket(registry, uuid);
+    const struct spb_image *holder = *bucket;
+    while (holder != NULL &&
+           (holder->tenant != image->tenant || memcmp(holder->claim, uuid, SPB_UUID_SIZE) != 0))
+        holder = holder->next_claim;
+    if (holder == NULL) {
+        memcpy(image->claim, uuid, SPB_UUID_SIZE);
+        image->has_claim = true;
+        image->next_claim = *bucket;
+        *bucket = image;
+    } else {
+        (void)snprintf(other, SPB_IMAGE_TEXT_SIZE, "%u/%s", (unsigned)holder->tenant, holder->name);
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    return holder == NULL;
+}
+
+void spb_registry_unclaim(struct spb_registry *registry, struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&registry->lock);
+    unclaim(registry, image);
+    (void)pthread_mutex_unlock(&registry->lock);
 }
 
 /* ---- Listing ------------------------------------------------------------------------------ */

@@ -1,6 +1,7 @@
 /*
- * Which images there are: here the folders themselves, DATA_DIR/images/<tenant_id>/<name>.img, read
- * at the start and kept in step by Create and Delete. Found by hash, listed in order. Any thread;
+ * Which images there are: what the folders hold, DATA_DIR/images/<tenant_id>/<name>.img, read at
+ * the start and kept in step by Create and Delete; and what is known of each, a row in the
+ * database, which is the authority for uuid and size. Found by hash, listed in order. Any thread;
  * the registry has a lock of its own, under which no other is taken.
  */
 #ifndef SPB_SERVER_REGISTRY_H
@@ -19,8 +20,8 @@ SPB_MUST_USE spb_status spb_registry_new(struct spb_registry **registry, struct 
 /* Lets go of all images. Accepts NULL. */
 void spb_registry_free(struct spb_registry *registry);
 
-/* Reads the folders and opens every image on the workers; removes what
- * interrupted creations left. Blocks. */
+/* Reads the folders, brings the rows in step with them and opens every image on the workers;
+ * removes what interrupted creations left. Blocks. */
 SPB_MUST_USE spb_status spb_registry_scan(struct spb_daemon *daemon, struct spb_error *err);
 
 /* The image, referenced for the caller; NULL where there is none. */
@@ -33,6 +34,15 @@ SPB_MUST_USE spb_status spb_registry_add(struct spb_registry *registry, struct s
                                          struct spb_error *err);
 /* Removes just this one; none if another has its place. */
 void spb_registry_remove(struct spb_registry *registry, struct spb_image *image);
+
+/*
+ * Makes a uuid the image's, in the place of one that it had. False where another image of the
+ * tenant has it, whose "TENANT/NAME" goes to other; then it has none. Tenants hear nothing of each
+ * other.
+ */
+bool spb_registry_claim(struct spb_registry *registry, struct spb_image *image,
+                        const uint8_t uuid[16], char other[80]);
+void spb_registry_unclaim(struct spb_registry *registry, struct spb_image *image);
 
 size_t spb_registry_count(struct spb_registry *registry);
 

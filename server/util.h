@@ -26,4 +26,13 @@ static inline int64_t spb_now_ns(void)
     return (int64_t)now.tv_sec * SPB_NS_PER_S + now.tv_nsec;
 }
 
+/* CLOCK_REALTIME, UNIX microseconds. */
+static inline int64_t spb_unix_us(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 #endif

@@ -32,6 +32,7 @@ enum cli_exit {
 enum cli_subject {
     CLI_ON_NOTHING,     /* a path that it makes itself */
     CLI_ON_TARGET,      /* --file or --image */
+    CLI_ON_IMAGE,       /* --image only */
     CLI_ON_NAMED_IMAGE, /* its first word is [TENANT/]NAME, through the daemon */
     CLI_ON_DAEMON,
 };
@@ -106,6 +107,14 @@ int cli_run_image_list(struct cli *cli);
 int cli_run_image_show(struct cli *cli);
 int cli_run_image_delete(struct cli *cli);
 int cli_run_image_reopen(struct cli *cli);
+int cli_run_image_import(struct cli *cli);
+int cli_run_image_export(struct cli *cli);
+int cli_run_image_clone(struct cli *cli);
+int cli_run_image_rename(struct cli *cli);
+int cli_run_artifact_put(struct cli *cli);
+int cli_run_artifact_ls(struct cli *cli);
+int cli_run_artifact_rm(struct cli *cli);
+int cli_run_image_scrub(struct cli *cli);
 int cli_run_param_put(struct cli *cli);
 int cli_run_param_get(struct cli *cli);
 int cli_run_param_list(struct cli *cli);
@@ -113,10 +122,12 @@ int cli_run_param_history(struct cli *cli);
 int cli_run_param_delete(struct cli *cli);
 int cli_run_event_append(struct cli *cli);
 int cli_run_event_list(struct cli *cli);
+int cli_run_event_watch(struct cli *cli);
 int cli_run_dp_put(struct cli *cli);
 int cli_run_dp_get(struct cli *cli);
 int cli_run_dp_list(struct cli *cli);
 int cli_run_dp_delete(struct cli *cli);
+int cli_run_audit_list(struct cli *cli);
 int cli_run_server_info(struct cli *cli);
 int cli_run_server_ping(struct cli *cli);
 

@@ -7,6 +7,7 @@
 
 #include "cli/daemon.h"
 #include "cli/output.h"
+#include "cli/session.h"
 #include "cli/table.h"
 #include "cli/text.h"
 
@@ -97,87 +98,6 @@ int cli_run_init(struct cli *cli)
 
 /* ---- Through the daemon -------------------------------------------------------------------- */
 
-/* Connects, makes one call and prints its failure; the caller ends daemon and reply. */
-static int call(struct cli *cli, struct cli_daemon *daemon, const struct cli_method *method,
-                const ProtobufCMessage *request, ProtobufCMessage **reply)
-{
-    struct spb_error err;
-
-    spb_status status = cli_daemon_call(daemon, method, request, reply, &err);
-    return spb_is_ok(status) ? CLI_EXIT_OK : cli_fail(cli, &err);
-}
-
-/* The image that the first word names, a request id and a connection. */
-struct subject {
-    struct cli_daemon daemon;
-    Spaceblock__V1__ImageRef image;
-    char request_id[SPB_REQUEST_ID_SIZE];
-};
-
-static void subject_cleanup(struct subject *subject)
-{
-    cli_daemon_done(&subject->daemon);
-}
-#define AUTO_SUBJECT __attribute__((cleanup(subject_cleanup)))
-
-static int subject_open(struct cli *cli, struct subject *subject)
-{
-    struct cli_image_ref image = {.name = ""};
-    struct spb_error err;
-    spb_status status = spb_ok();
-
-    if (cli->command->subject == CLI_ON_NAMED_IMAGE)
-        status = cli_parse_image("[TENANT/]NAME", cli->words[0], &image, &err);
-    if (!spb_is_ok(status))
-        return cli_usage(cli, "%s", err.text);
-    cli_image_ref_fill(&image, &subject->image);
-    status = spb_client_request_id(subject->request_id, &err);
-    if (spb_is_ok(status))
-        status = cli_daemon_open(cli, &subject->daemon, &err);
-    if (spb_is_ok(status))
-        return CLI_EXIT_OK;
-    /* Only a malformed endpoint is invalid before the first call. */
-    return err.code == SPB_INVALID ? cli_usage(cli, "%s", err.text) : cli_fail(cli, &err);
-}
-
-static json_t *image_to_json(const Spaceblock__V1__Image *image)
-{
-    json_t *object = cli_json_object();
-
-    cli_json_set_number(object, "tenant", image->tenant);
-    cli_json_set_text(object, "name", image->name.data, image->name.len);
-    cli_json_set_string(object, "state", cli_image_state_name(image->state));
-    cli_json_set_text(object, "reason", image->reason.data, image->reason.len);
-    cli_json_set_number(object, "sector_size", image->sector_size);
-    cli_json_set_number(object, "total_blocks", image->total_blocks);
-    cli_json_set_number(object, "epoch", image->epoch);
-    cli_json_set_hex(object, "uuid", image->uuid.data, image->uuid.len);
-    return object;
-}
-
-static void print_image(const struct cli *cli, const Spaceblock__V1__Image *image)
-{
-    char uuid[CLI_UUID_TEXT_SIZE] = "", epoch[CLI_TIME_SIZE];
-
-    if (cli_is_json(cli)) {
-        cli_json_print(image_to_json(image));
-        return;
-    }
-    char *name = cli_text_safe(image->name.data, image->name.len);
-    char *reason = cli_text_safe(image->reason.data, image->reason.len);
-    if (image->uuid.len == SPB_UUID_SIZE)
-        cli_text_uuid(image->uuid.data, uuid);
-    cli_text_time(image->epoch, epoch);
-    printf("image    %u/%s\nstate    %s%s%s\n", image->tenant, name == NULL ? "" : name,
-           cli_image_state_name(image->state), image->reason.len == 0 ? "" : ": ",
-           reason == NULL ? "" : reason);
-    if (image->total_blocks > 0)
-        printf("size     %u blocks of %u bytes\nepoch    %s\nuuid     %s\n", image->total_blocks,
-               image->sector_size, epoch, uuid);
-    free(name);
-    free(reason);
-}
-
 int cli_run_image_create(struct cli *cli)
 {
     static const struct cli_method method = {CLI_SERVICE_IMAGES, "Create",
@@ -185,7 +105,7 @@ int cli_run_image_create(struct cli *cli)
                                              CLI_LONG_CALL_MS};
     Spaceblock__V1__CreateImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
     struct spb_format_options options = {.total_blocks = 0};
     struct spb_error err;
 
@@ -194,17 +114,17 @@ int cli_run_image_create(struct cli *cli)
         return usage_epoch(cli);
     if (!spb_is_ok(init_options(cli, &options, &err)))
         return cli_fail(cli, &err);
-    int code = subject_open(cli, &subject);
+    int code = cli_session_open(cli, &session);
     if (code != CLI_EXIT_OK)
         return code;
-    request.request_id = subject.request_id;
-    request.image = &subject.image;
+    request.request_id = session.request_id;
+    request.image = &session.image;
     request.total_blocks = options.total_blocks;
     request.sector_size = options.sector_size;
     request.if_epoch_case = SPACEBLOCK__V1__CREATE_IMAGE_REQUEST__IF_EPOCH_EPOCH;
     request.epoch = options.epoch;
     request.uuid = cli_bytes(options.uuid, SPB_UUID_SIZE);
-    code = call(cli, &subject.daemon, &method, &request.base, &reply);
+    code = cli_session_call(cli, &session, &method, &request.base, &reply);
     if (code != CLI_EXIT_OK)
         return code;
     const Spaceblock__V1__CreateImageResponse *answer = (const void *)reply;
@@ -220,15 +140,15 @@ int cli_run_image_show(struct cli *cli)
         CLI_SERVICE_IMAGES, "Get", &spaceblock__v1__get_image_response__descriptor, CLI_CALL_MS};
     Spaceblock__V1__GetImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
     struct spb_error err;
 
     spaceblock__v1__get_image_request__init(&request);
-    int code = subject_open(cli, &subject);
+    int code = cli_session_open(cli, &session);
     if (code != CLI_EXIT_OK)
         return code;
-    request.image = &subject.image;
-    code = call(cli, &subject.daemon, &method, &request.base, &reply);
+    request.image = &session.image;
+    code = cli_session_call(cli, &session, &method, &request.base, &reply);
     if (code != CLI_EXIT_OK)
         return code;
     const Spaceblock__V1__GetImageResponse *answer = (const void *)reply;
@@ -236,7 +156,7 @@ int cli_run_image_show(struct cli *cli)
         (void)cli_answer_lacks(&method, "image", &err);
         return cli_fail(cli, &err);
     }
-    print_image(cli, answer->image);
+    cli_print_image(cli, answer->image);
     return CLI_EXIT_OK;
 }
 
@@ -247,15 +167,15 @@ int cli_run_image_delete(struct cli *cli)
                                              CLI_CALL_MS};
     Spaceblock__V1__DeleteImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
 
     spaceblock__v1__delete_image_request__init(&request);
-    int code = subject_open(cli, &subject);
+    int code = cli_session_open(cli, &session);
     if (code != CLI_EXIT_OK)
         return code;
-    request.request_id = subject.request_id;
-    request.image = &subject.image;
-    code = call(cli, &subject.daemon, &method, &request.base, &reply);
+    request.request_id = session.request_id;
+    request.image = &session.image;
+    code = cli_session_call(cli, &session, &method, &request.base, &reply);
     if (code != CLI_EXIT_OK)
         return code;
     if (cli_is_json(cli)) {
@@ -276,16 +196,17 @@ int cli_run_image_reopen(struct cli *cli)
                                              CLI_LONG_CALL_MS};
     Spaceblock__V1__ReopenImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
     struct spb_error err;
 
     spaceblock__v1__reopen_image_request__init(&request);
-    int code = subject_open(cli, &subject);
+    int code = cli_session_open(cli, &session);
     if (code != CLI_EXIT_OK)
         return code;
-    request.request_id = subject.request_id;
-    request.image = &subject.image;
-    code = call(cli, &subject.daemon, &method, &request.base, &reply);
+    request.request_id = session.request_id;
+    request.image = &session.image;
+    request.accept_identity = cli_has(cli, CLI_OPT_ACCEPT_IDENTITY);
+    code = cli_session_call(cli, &session, &method, &request.base, &reply);
     if (code != CLI_EXIT_OK)
         return code;
     const Spaceblock__V1__ReopenImageResponse *answer = (const void *)reply;
@@ -293,7 +214,7 @@ int cli_run_image_reopen(struct cli *cli)
         (void)cli_answer_lacks(&method, "image", &err);
         return cli_fail(cli, &err);
     }
-    print_image(cli, answer->image);
+    cli_print_image(cli, answer->image);
     if (answer->image->state == SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_READY)
         return CLI_EXIT_OK;
     (void)spb_fail(&err, SPB_READ_ONLY, "reopening image %s: it is still not ready", cli->words[0]);
@@ -312,7 +233,7 @@ struct listing {
 static void add_image(struct listing *listing, const Spaceblock__V1__Image *image)
 {
     if (listing->images != NULL) {
-        cli_json_append(listing->images, image_to_json(image));
+        cli_json_append(listing->images, cli_image_to_json(image));
         return;
     }
     cli_table_add(&listing->table, "%u", image->tenant);
@@ -366,13 +287,13 @@ static void print_listing(struct listing *listing)
 int cli_run_image_list(struct cli *cli)
 {
     static const char *const headings[] = {"TENANT", "NAME", "STATE", "BLOCKS", "SECTOR", "REASON"};
-    AUTO_SUBJECT struct subject subject = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
     struct listing listing = {.token_len = 0};
     struct spb_error err;
 
     if (cli_has(cli, CLI_OPT_TENANT_ID) && cli_has(cli, CLI_OPT_ALL_TENANTS))
         return cli_usage(cli, "image list: found both --tenant-id and --all-tenants, expected one");
-    int code = subject_open(cli, &subject);
+    int code = cli_session_open(cli, &session);
     if (code != CLI_EXIT_OK)
         return code;
     if (cli_is_json(cli))
@@ -381,7 +302,7 @@ int cli_run_image_list(struct cli *cli)
         cli_table_init(&listing.table, headings, 6);
     spb_status status;
     do {
-        status = list_page(cli, &subject.daemon, &listing, &err);
+        status = list_page(cli, &session.daemon, &listing, &err);
     } while (spb_is_ok(status) && listing.token_len > 0);
     if (spb_is_ok(status)) {
         print_listing(&listing);

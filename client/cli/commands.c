@@ -8,6 +8,8 @@ const struct cli_family cli_families[] = {
     {"param", "parameters: small values by number, each put with the next generation"},
     {"event", "the event log: a ring of small records"},
     {"dp", "data products: named byte strings of any size"},
+    {"artifact", "files for guests: kernels and the like, known by their SHA-256"},
+    {"audit", "what was changed, by whom, and what became of it"},
     {"server", "the daemon itself"},
     {NULL, NULL},
 };
@@ -75,13 +77,65 @@ const struct cli_command cli_commands[] = {
      .options = B(CLI_OPT_REPAIR), .summary = "the same as check --image [TENANT/]NAME",
      .details = "Exits 5 when something was found and is not repaired.",
      .example = "  spaceblock image check demo", .run = cli_run_check},
+    {FAMILY("image", "scrub", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
+     .options = B(CLI_OPT_WAIT) | B(CLI_OPT_STATUS),
+     .summary = "read the image's medium again while it is served, and tell what has rotted",
+     .details = "At a bounded rate, and one image at a time in the daemon; ends early when the "
+                "image is closed. Repairs nothing: check --repair does. Exits 5 when the last "
+                "whole scrub found something.",
+     .example = "  spaceblock image scrub demo --wait\n"
+                "  spaceblock image scrub demo --status --json",
+     .run = cli_run_image_scrub},
     {FAMILY("image", "delete", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
      .writes = true, .summary = "delete an image and all that it holds",
      .example = "  spaceblock image delete demo", .run = cli_run_image_delete},
     {FAMILY("image", "reopen", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
-     .writes = true,
+     .writes = true, .options = B(CLI_OPT_ACCEPT_IDENTITY),
      .summary = "open an image anew whose medium failed, or that could not be opened",
+     .details = "An image whose file is not the one that the daemon's registry knows is in "
+                "quarantine; --accept-identity takes it as it is.",
      .example = "  spaceblock image reopen demo", .run = cli_run_image_reopen},
+    {FAMILY("image", "import", "FILE|- [[TENANT/]NAME]", 1, 2), .subject = CLI_ON_DAEMON,
+     .writes = true,
+     .options = B(CLI_OPT_NEW_IDENTITY) | B(CLI_OPT_SECTOR_SIZE) | B(CLI_OPT_NO_RESUME),
+     .summary = "take in a whole image file",
+     .details = "NAME is FILE's without .img, unless it is given. The file's superblock must name "
+                "the tenant, and no image may have its uuid, or --new-identity gives it both anew. "
+                "Interrupted, the same command goes on where it stopped.",
+     .example = "  spaceblock image import demo.img\n"
+                "  spaceblock image import backup.img restored --new-identity",
+     .run = cli_run_image_import},
+    {FAMILY("image", "export", "[TENANT/]NAME FILE|-", 2, 2), .subject = CLI_ON_NAMED_IMAGE,
+     .options = B(CLI_OPT_NO_RESUME),
+     .summary = "write a consistent copy of an image to a file, while it is served",
+     .details = "The copy is of one moment. It arrives as FILE.part and becomes FILE once its CRC "
+                "is found right. Interrupted, the same command goes on where it stopped, as long "
+                "as the daemon keeps the copy (an hour).",
+     .example = "  spaceblock image export demo demo.img", .run = cli_run_image_export},
+    {FAMILY("image", "clone", "[TENANT/]NAME [TENANT/]NEW", 2, 2), .subject = CLI_ON_NAMED_IMAGE,
+     .writes = true, .options = B(CLI_OPT_UUID),
+     .summary = "make a new image that holds what another holds now",
+     .details = "Both are served meanwhile. The new one has a uuid of its own.",
+     .example = "  spaceblock image clone demo demo-2", .run = cli_run_image_clone},
+    {FAMILY("image", "rename", "[TENANT/]NAME NEW", 2, 2), .subject = CLI_ON_NAMED_IMAGE,
+     .writes = true, .summary = "give an image another name",
+     .details = "Uploads to it and reads from it that are running end.",
+     .example = "  spaceblock image rename demo flight", .run = cli_run_image_rename},
+    {FAMILY("artifact", "put", "FILE|-", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = B(CLI_OPT_NAME) | B(CLI_OPT_TENANT_ID) | B(CLI_OPT_NO_RESUME),
+     .summary = "store a file for guests",
+     .details = "What is there already is not sent again. Interrupted, the same command goes on "
+                "where it stopped.",
+     .example = "  spaceblock artifact put vmlinuz --name vmlinuz-6.1",
+     .run = cli_run_artifact_put},
+    {FAMILY("artifact", "ls", "", 0, 0), .subject = CLI_ON_DAEMON, .options = B(CLI_OPT_TENANT_ID),
+     .summary = "list artifacts", .example = "  spaceblock artifact ls",
+     .run = cli_run_artifact_ls},
+    {FAMILY("artifact", "rm", "SHA256", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = B(CLI_OPT_TENANT_ID), .summary = "delete an artifact",
+     .details = "SHA256 may be cut after 6 or more of its 64 digits, where that is enough to know "
+                "it by.",
+     .example = "  spaceblock artifact rm 3a7bd3e2360a", .run = cli_run_artifact_rm},
     {FAMILY("param", "put", "ID VALUE|-|@FILE", 2, 2), .subject = CLI_ON_TARGET, .writes = true,
      .options = B(CLI_OPT_IF_GENERATION), .summary = "store a value of up to 240 bytes",
      .details = "VALUE is taken as it is; - reads standard input, @FILE reads FILE, to the end and "
@@ -115,6 +169,16 @@ const struct cli_command cli_commands[] = {
                 "as such and pass every filter.",
      .example = "  spaceblock event list -n 10 --severity error --severity critical --image demo",
      .run = cli_run_event_list},
+    {FAMILY("event", "watch", "", 0, 0), .subject = CLI_ON_IMAGE,
+     .options = B(CLI_OPT_FROM) | B(CLI_OPT_SEVERITY) | B(CLI_OPT_CODE) | B(CLI_OPT_LIMIT),
+     .required = B(CLI_OPT_IMAGE), .summary = "print events as they come, a line each",
+     .details = "Goes on over lost connections and restarts of the daemon, and says when events "
+                "were overwritten before they could be shown. Ends with --limit, or with SIGINT "
+                "or SIGTERM, and says on standard error from which cursor to continue. With "
+                "--json, one object a line.",
+     .example = "  spaceblock event watch --severity error --severity critical --image demo\n"
+                "  spaceblock event watch --from start --limit 100 --json --image demo",
+     .run = cli_run_event_watch},
     {FAMILY("dp", "put", "NAME FILE|-", 2, 2), .subject = CLI_ON_TARGET, .writes = true,
      .options = B(CLI_OPT_CLASS) | B(CLI_OPT_PRIORITY) | B(CLI_OPT_REPLACE) | B(CLI_OPT_NO_RESUME),
      .summary = "store a file, or standard input, as a data product",
@@ -142,6 +206,18 @@ const struct cli_command cli_commands[] = {
      .summary = "delete a data product",
      .example = "  spaceblock dp delete science/thermal.dat --image demo",
      .run = cli_run_dp_delete},
+    {FAMILY("audit", "list", "", 0, 0), .subject = CLI_ON_DAEMON,
+     .options = B(CLI_OPT_SINCE) | B(CLI_OPT_UNTIL) | B(CLI_OPT_PRINCIPAL) | B(CLI_OPT_IMAGE) |
+                B(CLI_OPT_METHOD) | B(CLI_OPT_OUTCOME) | B(CLI_OPT_LIMIT) | B(CLI_OPT_TENANT_ID) |
+                B(CLI_OPT_ALL_TENANTS),
+     .summary = "list changes, newest first",
+     .details =
+         "Each with who asked for it, what was before and after, and its outcome. Only those "
+         "to which all that is given applies; --image alone names an image, there or gone. "
+         "Of the caller's own tenant, unless told otherwise.",
+     .example = "  spaceblock audit list --since 2h --image demo\n"
+                "  spaceblock audit list --outcome unknown --all-tenants --json",
+     .run = cli_run_audit_list},
     {FAMILY("server", "info", "", 0, 0), .subject = CLI_ON_DAEMON,
      .summary = "show version, limits and state of the daemon",
      .example = "  spaceblock server info --endpoint tcp://127.0.0.1:7700",
@@ -163,6 +239,8 @@ uint64_t cli_command_options(const struct cli_command *command)
         return options;
     case CLI_ON_TARGET:
         return options | daemon | B(CLI_OPT_FILE) | B(CLI_OPT_SECTOR_SIZE) | B(CLI_OPT_IMAGE);
+    case CLI_ON_IMAGE:
+        return options | daemon | B(CLI_OPT_IMAGE);
     case CLI_ON_NAMED_IMAGE:
     case CLI_ON_DAEMON:
         break;

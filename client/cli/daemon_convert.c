@@ -156,6 +156,8 @@ const char *cli_image_state_name(Spaceblock__V1__ImageState state)
         return "damaged";
     case SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_UNAVAILABLE:
         return "unavailable";
+    case SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_QUARANTINED:
+        return "quarantined";
     default:
         return "unknown";
     }

@@ -40,6 +40,10 @@ const struct cli_option cli_options[CLI_OPT_COUNT] = {
                        "overwrite what is there; needed for block devices"},
     [CLI_OPT_REPAIR] = {"--repair", NULL, CLI_VALUE_NONE, false, 0, 0,
                         "mend what the check lists as repairable"},
+    [CLI_OPT_WAIT] = {"--wait", NULL, CLI_VALUE_NONE, false, 0, 0,
+                      "wait for the end, with a progress bar"},
+    [CLI_OPT_STATUS] = {"--status", NULL, CLI_VALUE_NONE, false, 0, 0,
+                        "begin none: only tell of the running or the last one"},
     [CLI_OPT_DATA] = {"--data", NULL, CLI_VALUE_NONE, false, 0, 0,
                       "with --json: the bytes of each readable data product too, as data_hex"},
     [CLI_OPT_IF_GENERATION] = {"--if-generation", "G", CLI_VALUE_NUMBER, false, 0, UINT16_MAX,
@@ -56,6 +60,12 @@ const struct cli_option cli_options[CLI_OPT_COUNT] = {
     [CLI_OPT_TIME] = {"--time", "T", CLI_VALUE_TIME, false, 0, 0,
                       "when it happened, in UNIX seconds or as 2026-01-02T03:04:05Z; now by "
                       "default"},
+    [CLI_OPT_FROM] = {"--from", "now|start|CURSOR", CLI_VALUE_TEXT, false, 0, 0,
+                      "where to begin: with what comes (the default), with the oldest event, or "
+                      "where an earlier watch ended"},
+    [CLI_OPT_LIMIT] = {"--limit", "N", CLI_VALUE_NUMBER, false, 1, UINT32_MAX,
+                       "at most N: of changes the newest, 100 by default; of events "
+                       "that are watched, the next"},
     [CLI_OPT_CLASS] = {"--class", "C", CLI_VALUE_NUMBER, false, 0, UINT16_MAX,
                        "class of the product, 0 to 65535, by default 0"},
     [CLI_OPT_PRIORITY] = {"--priority", "P", CLI_VALUE_NUMBER, false, 0, UINT8_MAX,
@@ -77,9 +87,26 @@ const struct cli_option cli_options[CLI_OPT_COUNT] = {
                        "tcg (slow, runs everywhere; the default) or kvm"},
     [CLI_OPT_QEMU] = {"--qemu", "PROGRAM", CLI_VALUE_TEXT, false, 0, 0,
                       "the QEMU to run, by default qemu-system-x86_64"},
+    [CLI_OPT_ACCEPT_IDENTITY] = {"--accept-identity", NULL, CLI_VALUE_NONE, false, 0, 0,
+                                 "of a quarantined image: take what its file holds now as the "
+                                 "image of this name"},
+    [CLI_OPT_SINCE] = {"--since", "T", CLI_VALUE_TEXT, false, 0, 0,
+                       "from this time on: 2026-01-02T03:04:05Z, 2026-01-02, UNIX seconds, or how "
+                       "long ago as in 90s, 15m, 2h, 3d, 1w"},
+    [CLI_OPT_UNTIL] = {"--until", "T", CLI_VALUE_TEXT, false, 0, 0, "before this time, as --since"},
+    [CLI_OPT_PRINCIPAL] = {"--principal", "P", CLI_VALUE_TEXT, false, 0, 0,
+                           "only of this caller, such as uid:1000 or local"},
+    [CLI_OPT_METHOD] = {"--method", "M", CLI_VALUE_TEXT, false, 0, 0,
+                        "only of this method, such as Params.Put"},
+    [CLI_OPT_OUTCOME] = {"--outcome", "O", CLI_VALUE_TEXT, false, 0, 0,
+                         "only with this outcome: pending, done, completed, not-done or unknown"},
     [CLI_OPT_NO_RESUME] = {"--no-resume", NULL, CLI_VALUE_NONE, false, 0, 0,
                            "begin anew, and drop what an earlier, interrupted command left to be "
                            "continued"},
+    [CLI_OPT_NEW_IDENTITY] = {"--new-identity", NULL, CLI_VALUE_NONE, false, 0, 0,
+                              "the image gets the tenant of its name and a fresh uuid"},
+    [CLI_OPT_NAME] = {"--name", "LABEL", CLI_VALUE_TEXT, false, 0, 0,
+                      "a label for people, of up to 64 bytes; the file's own name by default"},
     [CLI_OPT_JSON] = {"--json", NULL, CLI_VALUE_NONE, false, 0, 0,
                       "one JSON object on standard output; errors and notes as JSON objects, one "
                       "a line, on standard error"},

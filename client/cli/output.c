@@ -144,6 +144,11 @@ void cli_json_print(json_t *object)
     dump_json(object, JSON_INDENT(1), stdout);
 }
 
+void cli_json_print_line(json_t *object)
+{
+    dump_json(object, JSON_COMPACT, stdout);
+}
+
 /* ---- Errors and notes ---------------------------------------------------------------------- */
 
 static int exit_code(enum spb_code code)

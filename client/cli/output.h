@@ -46,5 +46,7 @@ void cli_json_set_value(json_t *object, const char *key, const void *data, size_
 
 /* Prints the object on standard output and drops it. */
 void cli_json_print(json_t *object);
+/* The same, on one line. */
+void cli_json_print_line(json_t *object);
 
 #endif

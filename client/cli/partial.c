@@ -27,24 +27,54 @@
 
 enum companion { ABSENT, FOREIGN, OTHER, SAME };
 
+/* One of ours as JSON, json_decref; NULL for a file that is none. */
+static json_t *load_companion(int fd)
+{
+    struct stat about;
+    json_t *root = NULL;
+
+    if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && about.st_size < 65536)
+        root = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
+    const char *format = json_string_value(json_object_get(root, "format"));
+    if (format != NULL && strcmp(format, FORMAT) == 0)
+        return root;
+    json_decref(root);
+    return NULL;
+}
+
 static enum companion read_companion(const char *path, const char *key)
 {
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     enum companion found = FOREIGN;
-    struct stat about;
 
     if (fd < 0)
         return errno == ENOENT ? ABSENT : FOREIGN;
-    json_t *root = NULL;
-    if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && about.st_size < 65536)
-        root = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
-    const char *format = json_string_value(json_object_get(root, "format"));
+    json_t *root = load_companion(fd);
     const char *content = json_string_value(json_object_get(root, "content"));
-    if (format != NULL && strcmp(format, FORMAT) == 0)
+    if (root != NULL)
         found = content != NULL && strcmp(content, key) == 0 ? SAME : OTHER;
     json_decref(root);
     (void)close(fd);
     return found;
+}
+
+char *cli_partial_key(const char *path)
+{
+    char *companion = NULL, *key = NULL;
+
+    if (asprintf(&companion, "%s.part.json", path) < 0)
+        return NULL;
+    int fd = open(companion, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    free(companion);
+    if (fd < 0)
+        return NULL;
+    json_t *root = load_companion(fd);
+    const char *content = json_string_value(json_object_get(root, "content"));
+    if (content != NULL)
+        key = strdup(content);
+    json_decref(root);
+    (void)close(fd);
+    return key;
 }
 
 static spb_status write_companion(const char *path, const char *key, struct spb_error *err)

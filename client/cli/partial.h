@@ -25,6 +25,9 @@ struct cli_partial {
 SPB_MUST_USE spb_status cli_partial_open(const char *path, const char *key, uint64_t length,
                                          bool anew, struct cli_partial *partial,
                                          struct spb_error *err);
+/* The key of what an earlier run left of the file at a path; the caller's, free(). NULL: nothing is
+ * there, or it is somebody else's. */
+char *cli_partial_key(const char *path);
 /* Drops what is there, to begin again. */
 SPB_MUST_USE spb_status cli_partial_restart(struct cli_partial *partial, struct spb_error *err);
 /* Bytes so far; 0 where nothing is left behind. */

@@ -50,8 +50,8 @@ static spb_status refuse_image(const char *path, struct spb_error *err)
     if (!image)
         return spb_ok();
     return spb_fail(err, SPB_EXISTS,
-                    "cannot write a product to %s: a SpaceOS image stands there, which it would "
-                    "replace; remove the image first if that is meant",
+                    "cannot write to %s: a SpaceOS image stands there, which would be "
+                    "replaced; remove the image first if that is meant",
                     path);
 }
 

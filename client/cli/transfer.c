@@ -276,32 +276,22 @@ static void on_fetched(void *user, const struct spb_client_reply *reply)
     transfer_fail(transfer, status);
 }
 
-static spb_status ask_chunk(struct transfer *transfer, struct daemon_target *target,
-                            const struct cli_product *product, uint64_t offset, size_t size)
+static spb_status ask_chunk(struct transfer *transfer, const struct cli_reading *reading,
+                            uint64_t offset, size_t size)
 {
     struct lane *lane = next_lane(transfer);
-    Spaceblock__V1__ReadProductRequest request;
-    Spaceblock__V1__ImageRef image;
 
-    spaceblock__v1__read_product_request__init(&request);
-    cli_image_ref_fill(&target->image, &image);
     lane->offset = offset;
     lane->size = size;
-    request.image = &image;
-    request.name = cli_bytes(product->product.name, product->product.name_len);
-    request.identity = cli_bytes(product->identity, product->identity_len);
-    request.offset = offset;
-    request.length = (uint32_t)size;
-    request.padded = product->product.state == SPB_PRODUCT_ROTTEN;
-    return start_call(lane, CLI_SERVICE_PRODUCTS, "Read", &request.base, on_fetched);
+    return start_call(lane, reading->service, reading->method,
+                      reading->ask(reading->user, offset, (uint32_t)size), on_fetched);
 }
 
 /* Asks as far ahead as there are lanes, and hands on the oldest chunk once it is there. */
-static void fetch_all(struct transfer *transfer, struct daemon_target *target,
-                      const struct cli_product *product, uint64_t from,
+static void fetch_all(struct transfer *transfer, const struct cli_reading *reading, uint64_t from,
                       struct cli_progress *progress, cli_sink sink, void *user)
 {
-    uint64_t length = product->product.length, asked = from, done = from, handed = 0;
+    uint64_t length = reading->length, asked = from, done = from, handed = 0;
 
     while (done < length && !has_failed(transfer)) {
         struct lane *oldest = &transfer->lanes[handed % CLI_TRANSFER_CALLS];
@@ -313,7 +303,7 @@ static void fetch_all(struct transfer *transfer, struct daemon_target *target,
             handed++;
         } else if (asked < length && !next->is_busy && !next->is_full) {
             size_t n = length - asked < CLI_CHUNK_MAX ? (size_t)(length - asked) : CLI_CHUNK_MAX;
-            transfer_fail(transfer, ask_chunk(transfer, target, product, asked, n));
+            transfer_fail(transfer, ask_chunk(transfer, reading, asked, n));
             asked += n;
         } else {
             wait_once(transfer);
@@ -323,18 +313,54 @@ static void fetch_all(struct transfer *transfer, struct daemon_target *target,
     }
 }
 
-spb_status cli_transfer_fetch(struct daemon_target *target, const struct cli_product *product,
-                              uint64_t from, struct cli_progress *progress, cli_sink sink,
-                              void *user, struct spb_error *err)
+spb_status cli_transfer_read(struct cli_daemon *daemon, const struct cli_reading *reading,
+                             uint64_t from, struct cli_progress *progress, cli_sink sink,
+                             void *user, struct spb_error *err)
 {
     struct transfer transfer;
 
-    spb_status status = transfer_init(&transfer, &target->daemon, CLI_CHUNK_MAX, err);
+    spb_status status = transfer_init(&transfer, daemon, CLI_CHUNK_MAX, err);
     if (spb_is_ok(status)) {
-        fetch_all(&transfer, target, product, from, progress, sink, user);
+        fetch_all(&transfer, reading, from, progress, sink, user);
         drain(&transfer);
         status = transfer.status;
     }
     transfer_done(&transfer);
     return status;
+}
+
+/* ---- Fetching a product -------------------------------------------------------------------- */
+
+struct product_reading {
+    Spaceblock__V1__ReadProductRequest request;
+    Spaceblock__V1__ImageRef image;
+};
+
+static const ProtobufCMessage *ask_product(void *user, uint64_t offset, uint32_t size)
+{
+    struct product_reading *product = user;
+
+    product->request.offset = offset;
+    product->request.length = size;
+    return &product->request.base;
+}
+
+spb_status cli_transfer_fetch(struct daemon_target *target, const struct cli_product *product,
+                              uint64_t from, struct cli_progress *progress, cli_sink sink,
+                              void *user, struct spb_error *err)
+{
+    struct product_reading asked;
+    const struct cli_reading reading = {.service = CLI_SERVICE_PRODUCTS,
+                                        .method = "Read",
+                                        .length = product->product.length,
+                                        .ask = ask_product,
+                                        .user = &asked};
+
+    spaceblock__v1__read_product_request__init(&asked.request);
+    cli_image_ref_fill(&target->image, &asked.image);
+    asked.request.image = &asked.image;
+    asked.request.name = cli_bytes(product->product.name, product->product.name_len);
+    asked.request.identity = cli_bytes(product->identity, product->identity_len);
+    asked.request.padded = product->product.state == SPB_PRODUCT_ROTTEN;
+    return cli_transfer_read(&target->daemon, &reading, from, progress, sink, user, err);
 }

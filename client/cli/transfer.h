@@ -31,7 +31,21 @@ struct cli_sending {
 /* Sends the source from the offset to its end. SPB_DEADLINE: interrupted, or out of time. */
 SPB_MUST_USE spb_status cli_transfer_send(struct cli_daemon *daemon, struct cli_sending *sending,
                                           struct spb_error *err);
-/* Fetches the bytes of a product from the offset on and hands them on in order. */
+/* Bytes that are read by offset; every answer has them as field 1 and their CRC as field 2. */
+struct cli_reading {
+    const char *service, *method;
+    uint64_t length; /* bytes in all */
+    /* The request for some of them, which holds until the next one. */
+    const ProtobufCMessage *(*ask)(void *user, uint64_t offset, uint32_t size);
+    void *user;
+};
+
+/* Fetches the bytes from the offset on and hands them on in order. */
+SPB_MUST_USE spb_status cli_transfer_read(struct cli_daemon *daemon,
+                                          const struct cli_reading *reading, uint64_t from,
+                                          struct cli_progress *progress, cli_sink sink, void *user,
+                                          struct spb_error *err);
+/* The same of a product. */
 SPB_MUST_USE spb_status cli_transfer_fetch(struct daemon_target *target,
                                            const struct cli_product *product, uint64_t from,
                                            struct cli_progress *progress, cli_sink sink, void *user,

@@ -16,11 +16,17 @@ _spaceblock()
         --severity)
             COMPREPLY=($(compgen -W 'debug info warn error critical' -- "$cur"))
             return ;;
+        --from)
+            COMPREPLY=($(compgen -W 'now start' -- "$cur"))
+            return ;;
         --sector-size)
             COMPREPLY=($(compgen -W '512 1024 2048 4096 8192 16384 32768 65536' -- "$cur"))
             return ;;
-        --image|--endpoint|--timeout|--retries|--blocks|--tenant-id|--uuid|--epoch|\
-        --if-generation|-n|--code|--time|--class|--priority)
+        --outcome)
+            COMPREPLY=($(compgen -W 'pending done completed not-done unknown' -- "$cur"))
+            return ;;
+        --image|--endpoint|--timeout|--retries|--blocks|--tenant-id|--uuid|--epoch|--if-generation|-n|\
+        --code|--time|--class|--priority|--since|--until|--principal|--method|--limit|--name)
             return ;;
     esac
 
@@ -33,8 +39,9 @@ _spaceblock()
             continue
         fi
         case $word in
-            --file|--image|--endpoint|--timeout|--retries|--sector-size|--blocks|--tenant-id|\
-            --uuid|--epoch|--if-generation|-n|--severity|--code|--time|--class|--priority)
+            --file|--image|--endpoint|--timeout|--retries|--sector-size|--blocks|--tenant-id|--uuid|--epoch|\
+            --if-generation|-n|--severity|--code|--time|--class|--priority|--since|--until|\
+            --principal|--method|--outcome|--limit|--from|--name)
                 skip=1 ;;
             -*) ;;
             *) words+=("$word") ;;
@@ -52,11 +59,20 @@ _spaceblock()
         'image create') options="$daemon --blocks --sector-size --uuid --epoch" ;;
         'image list') options="$daemon --tenant-id --all-tenants" ;;
         'image check') options="$daemon --repair" ;;
+        'image reopen') options="$daemon --accept-identity" ;;
+        'image import') options="$daemon --new-identity --sector-size --no-resume" ;;
+        'image export') options="$daemon --no-resume" ;;
+        'image clone') options="$daemon --uuid" ;;
+        'artifact put') options="$daemon --name --tenant-id --no-resume" ;;
+        'artifact '?*) options="$daemon --tenant-id" ;;
+        'audit list') options="$daemon --since --until --principal --image --method --outcome --limit --tenant-id --all-tenants" ;;
+        'image scrub') options="$daemon --wait --status" ;;
         'image '?*|'server '?*) options=$daemon ;;
         'param put') options="$target --if-generation" ;;
         'param get') options="$target --raw" ;;
         'event append') options="$target --severity --code --time" ;;
         'event list') options="$target -n --severity --code" ;;
+        'event watch') options="$daemon --image --from --severity --code --limit" ;;
         'dp put') options="$target --class --priority --replace --no-resume" ;;
         'dp get') options="$target --padded --no-resume" ;;
         'dp list') options="$target --verify" ;;
@@ -70,18 +86,25 @@ _spaceblock()
 
     case ${#words[@]} in
         0)  COMPREPLY=($(compgen -W \
-                'init launch inspect check defrag image param event dp server help' -- "$cur")) ;;
+                'init launch inspect check defrag image param event dp artifact audit server help' -- "$cur")) ;;
         1)  case ${words[0]} in
-                image) word='create list show check delete reopen' ;;
+                image) word='create list show check scrub delete reopen import export clone rename' ;;
+                artifact) word='put ls rm' ;;
                 param) word='put get list history delete' ;;
-                event) word='append list' ;;
+                event) word='append list watch' ;;
                 dp) word='put get list delete' ;;
+                audit) word='list' ;;
                 server) word='info ping' ;;
                 *) return ;;
             esac
             COMPREPLY=($(compgen -W "$word" -- "$cur")) ;;
+        2)  case "${words[0]} ${words[1]}" in
+                'image import'|'artifact put')
+                    compopt -o filenames
+                    COMPREPLY=($(compgen -f -- "$cur")) ;;
+            esac ;;
         3)  case "${words[0]} ${words[1]}" in
-                'dp put'|'dp get')
+                'dp put'|'dp get'|'image export')
                     compopt -o filenames
                     COMPREPLY=($(compgen -f -- "$cur")) ;;
                 'param put')

@@ -465,6 +465,13 @@ static struct file_device *as_file(struct spb_device *device)
     return device->ops == &file_ops ? of(device) : NULL;
 }
 
+bool spb_device_file_is_current(struct spb_device *device)
+{
+    struct file_device *file = as_file(device);
+
+    return file == NULL || is_current(file);
+}
+
 bool spb_device_file_owner(struct spb_device *device, char *words, size_t words_size, int *pid)
 {
     struct file_device *file = as_file(device);

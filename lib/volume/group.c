@@ -84,6 +84,11 @@ bool spb_group_is_empty(const struct spb_group *group)
     return group->change_count == 0;
 }
 
+uint32_t spb_group_event_pointer(const struct spb_group *group)
+{
+    return group->pointer;
+}
+
 void spb_group_assert_open(const struct spb_group *group)
 {
     SPB_ASSERT(!group->sealed && !group->carried && !group->visible);

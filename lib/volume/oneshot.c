@@ -141,8 +141,7 @@ spb_status spb_volume_get_product(struct spb_volume *volume, const void *name, s
     return status;
 }
 
-/* Writes again what the medium no longer holds. */
-static spb_status restore_medium(struct spb_volume *volume, struct spb_error *err)
+spb_status spb_volume_restore_medium(struct spb_volume *volume, struct spb_error *err)
 {
     struct spb_sector *differing = NULL;
     struct spb_error own;
@@ -168,7 +167,7 @@ spb_status spb_volume_repair(struct spb_volume *volume, spb_progress progress, v
 
     SPB_TRY(spb_volume_is_writable(volume, err));
     SPB_TRY(spb_volume_check(volume, progress, user, &found, err));
-    spb_status status = restore_medium(volume, err);
+    spb_status status = spb_volume_restore_medium(volume, err);
     if (spb_is_ok(status))
         status = spb_group_new(volume, &group, err);
     if (spb_is_ok(status))

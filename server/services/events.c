@@ -1,22 +1,23 @@
 /*
- * Events. Appending is decided by the image's actor; lists are answered from the published state on
- * the loop's thread. A cursor is the image's uuid, the incarnation of its opening, and the index
- * that comes next; one of another life starts at the oldest event and says so.
+ * Events. Appending is decided by the image's actor; lists are answered from the published state,
+ * on the loop's thread where they are short and on a worker where they are not; watches are
+ * watch.c's. A cursor of another life of the image starts at the oldest event and says so.
  */
 #include <stdio.h>
 #include <time.h>
 
-#include "base/bytes.h"
 #include "base/status.h"
+#include "cursor.h"
+#include "daemon.h"
 #include "dispatch.h"
+#include "event_scan.h"
 #include "image.h"
 #include "services/services.h"
+#include "waits.h"
+#include "watch.h"
 
-#define LIST_DEFAULT 1000u
+#define LIMIT_DEFAULT 1000u
 #define LIST_MAX 16384u /* above the live window of the largest sector size */
-#define CURSOR_SIZE (SPB_UUID_SIZE + SPB_INCARNATION_SIZE + 4u)
-#define CODES 65536u
-#define SEVERITIES 256u
 
 /* ---- Append ------------------------------------------------------------------------------- */
 
@@ -137,216 +138,249 @@ void spb_events_append(struct spb_call *call)
 
 /* ---- List --------------------------------------------------------------------------------- */
 
-struct filter {
-    bool any_severity, any_code;
-    uint8_t severities[SEVERITIES / 8];
-    uint8_t codes[CODES / 8];
-};
-
-struct listing {
-    const struct spb_volume *volume;
-    const struct filter *filter;
-    struct spb_event *events; /* with places for limit */
-    size_t count, limit;
-    uint32_t next; /* of the cursor to be given */
-    uint64_t skipped;
-    bool reset;
-};
-
 static bool gate_each(struct spb_call *call, const char *name, const uint32_t *values, size_t n,
                       uint32_t max)
 {
     char field[48];
 
     for (size_t i = 0; i < n; i++) {
+        if (values[i] <= max)
+            continue;
         (void)snprintf(field, sizeof(field), "%s[%zu]", name, i);
-        if (!spb_gate_max(call, field, values[i], max))
-            return false;
+        return spb_gate_max(call, field, values[i], max);
     }
     return true;
+}
+
+static bool gate_cursor(struct spb_call *call, const ProtobufCBinaryData *cursor)
+{
+    if (cursor->len == 0 || cursor->len == SPB_CURSOR_SIZE)
+        return true;
+    spb_call_set_bad_field(call, "cursor", "found %zu bytes, expected one of an earlier answer",
+                           cursor->len);
+    return false;
+}
+
+static size_t limit_of(uint32_t asked)
+{
+    return asked == 0 ? LIMIT_DEFAULT : asked;
 }
 
 bool spb_events_list_gate(struct spb_call *call)
 {
     const PB_ListEventsRequest *request = (const void *)call->request;
 
-    if (!spb_gate_max(call, "limit", request->limit, LIST_MAX))
-        return false;
-    if (request->cursor.len != 0 && request->cursor.len != CURSOR_SIZE) {
-        spb_call_set_bad_field(call, "cursor", "found %zu bytes, expected one of an earlier answer",
-                               request->cursor.len);
-        return false;
-    }
-    return gate_each(call, "severities", request->severities, request->n_severities,
-                     SEVERITIES - 1) &&
-           gate_each(call, "codes", request->codes, request->n_codes, CODES - 1);
+    call->reply_bytes = limit_of(request->limit) * SPB_EVENT_SHOWN_MAX;
+    return spb_gate_max(call, "limit", request->limit, LIST_MAX) &&
+           gate_cursor(call, &request->cursor) &&
+           gate_each(call, "severities", request->severities, request->n_severities,
+                     SPB_EVENT_SEVERITIES - 1) &&
+           gate_each(call, "codes", request->codes, request->n_codes, SPB_EVENT_CODES - 1);
 }
 
-static void set_bits(uint8_t *bits, const uint32_t *values, size_t n)
+struct listing {
+    struct spb_event_filter filter;
+    struct spb_event_scan scan;
+    struct spb_cursor cursor; /* to be given */
+    bool reset;
+    uint32_t pointer;
+};
+
+static void reply_list(struct spb_call *call, const struct listing *listing)
 {
-    for (size_t i = 0; i < n; i++)
-        bits[values[i] / 8] |= (uint8_t)(1u << (values[i] % 8));
-}
-
-static bool has_bit(const uint8_t *bits, uint32_t value)
-{
-    return ((unsigned)bits[value / 8] >> (value % 8) & 1u) != 0;
-}
-
-static bool passes(const struct filter *filter, const struct spb_event *event)
-{
-    return event->corrupt ||
-           ((filter->any_severity || has_bit(filter->severities, event->severity)) &&
-            (filter->any_code || has_bit(filter->codes, event->code)));
-}
-
-/* The newest that pass, then turned round. */
-static void list_newest(struct listing *listing)
-{
-    uint32_t pointer = spb_event_pointer(listing->volume);
-    uint32_t oldest = spb_event_oldest(listing->volume);
-
-    for (uint32_t i = pointer; i > oldest && listing->count < listing->limit; i--) {
-        struct spb_event *event = &listing->events[listing->count];
-
-        if (spb_is_ok(spb_event_read(listing->volume, i - 1, event, NULL)) &&
-            passes(listing->filter, event))
-            listing->count++;
-    }
-    for (size_t i = 0; i < listing->count / 2; i++) {
-        struct spb_event event = listing->events[i];
-
-        listing->events[i] = listing->events[listing->count - 1 - i];
-        listing->events[listing->count - 1 - i] = event;
-    }
-    listing->next = pointer;
-}
-
-static void list_from(struct listing *listing, uint32_t from)
-{
-    uint32_t pointer = spb_event_pointer(listing->volume);
-    uint32_t i = from;
-
-    for (; i < pointer && listing->count < listing->limit; i++) {
-        struct spb_event *event = &listing->events[listing->count];
-
-        if (spb_is_ok(spb_event_read(listing->volume, i, event, NULL)) &&
-            passes(listing->filter, event))
-            listing->count++;
-    }
-    listing->next = i;
-}
-
-static void list_after_cursor(struct listing *listing, const struct spb_image *image,
-                              const ProtobufCBinaryData *cursor)
-{
-    struct spb_reader r = spb_reader_over(cursor->data, cursor->len);
-    uint8_t uuid[SPB_UUID_SIZE], incarnation[SPB_INCARNATION_SIZE];
-    uint32_t oldest = spb_event_oldest(listing->volume);
-
-    spb_read_bytes(&r, uuid, sizeof(uuid));
-    spb_read_bytes(&r, incarnation, sizeof(incarnation));
-    uint32_t next = spb_read_be32(&r);
-    if (memcmp(uuid, image->superblock.uuid, sizeof(uuid)) != 0 ||
-        memcmp(incarnation, image->incarnation, sizeof(incarnation)) != 0 ||
-        next > spb_event_pointer(listing->volume)) {
-        listing->reset = true;
-        next = oldest;
-    }
-    if (next < oldest) {
-        listing->skipped = oldest - next;
-        next = oldest;
-    }
-    list_from(listing, next);
-}
-
-static void write_cursor(const struct listing *listing, const struct spb_image *image,
-                         uint8_t cursor[CURSOR_SIZE])
-{
-    struct spb_writer w = spb_writer_over(cursor, CURSOR_SIZE);
-
-    spb_write_bytes(&w, image->superblock.uuid, SPB_UUID_SIZE);
-    spb_write_bytes(&w, image->incarnation, SPB_INCARNATION_SIZE);
-    spb_write_be32(&w, listing->next);
-}
-
-static struct filter *make_filter(struct spb_call *call)
-{
-    const PB_ListEventsRequest *request = (const void *)call->request;
-    struct filter *filter = spb_call_alloc(call, sizeof(*filter));
-
-    if (filter == NULL)
-        return NULL;
-    filter->any_severity = request->n_severities == 0;
-    filter->any_code = request->n_codes == 0;
-    memset(filter->severities, 0, sizeof(filter->severities));
-    if (!filter->any_code) /* the large one is left alone where it does not count */
-        memset(filter->codes, 0, sizeof(filter->codes));
-    set_bits(filter->severities, request->severities, request->n_severities);
-    set_bits(filter->codes, request->codes, request->n_codes);
-    return filter;
-}
-
-static void show(const struct spb_event *event, PB_Event *shown)
-{
-    *shown = (PB_Event)SPACEBLOCK__V1__EVENT__INIT;
-    shown->index = event->index;
-    shown->corrupt = event->corrupt;
-    if (event->corrupt)
-        return;
-    shown->timestamp = event->timestamp;
-    shown->severity = event->severity;
-    shown->code = event->code;
-    shown->payload = spb_pb_bytes(event->payload, event->payload_len);
-}
-
-static void reply_list(struct spb_call *call, const struct listing *listing, const uint8_t *cursor,
-                       uint32_t pointer)
-{
+    const struct spb_event_scan *scan = &listing->scan;
     PB_ListEventsResponse reply = SPACEBLOCK__V1__LIST_EVENTS_RESPONSE__INIT;
-    PB_Event *shown = spb_call_alloc(call, listing->count * sizeof(*shown));
+    PB_Event *shown = spb_call_alloc(call, scan->count * sizeof(*shown));
+    uint8_t cursor[SPB_CURSOR_SIZE];
 
-    reply.events = spb_call_alloc(call, listing->count * sizeof(PB_Event *));
+    reply.events = spb_call_alloc(call, scan->count * sizeof(PB_Event *));
     if (shown != NULL && reply.events != NULL) {
-        for (size_t i = 0; i < listing->count; i++) {
-            show(&listing->events[i], &shown[i]);
+        for (size_t i = 0; i < scan->count; i++) {
+            spb_event_show(&scan->events[i], &shown[i]);
             reply.events[i] = &shown[i];
         }
-        reply.n_events = listing->count;
-        reply.cursor = spb_pb_bytes(cursor, CURSOR_SIZE);
-        reply.skipped = listing->skipped;
+        reply.n_events = scan->count;
+        spb_cursor_encode(&listing->cursor, cursor);
+        reply.cursor = spb_pb_bytes(cursor, sizeof(cursor));
+        reply.skipped = scan->skipped;
         reply.reset = listing->reset;
-        reply.pointer = pointer;
+        reply.pointer = listing->pointer;
         spb_call_set_reply(call, &reply.base);
     }
     spb_call_send(call);
 }
 
-void spb_events_list(struct spb_call *call)
+/* Where it begins and how many events there are to be looked at, at most. The image is locked. */
+static uint32_t place_listing(struct spb_call *call, const struct spb_volume *volume,
+                              struct listing *listing)
 {
     const PB_ListEventsRequest *request = (const void *)call->request;
-    struct listing listing = {.limit = request->limit == 0 ? LIST_DEFAULT : request->limit};
-    uint8_t cursor[CURSOR_SIZE];
-    struct spb_volume *volume = spb_image_read_begin(call);
+    const struct spb_image *image = call->image;
+    uint32_t window = spb_event_window(volume), pointer = spb_event_pointer(volume);
+    uint32_t oldest = pointer > window ? pointer - window : 0;
+    struct spb_cursor given;
 
-    if (volume == NULL)
-        return;
-    if (listing.limit > spb_event_window(volume))
-        listing.limit = spb_event_window(volume);
-    listing.volume = volume;
-    listing.filter = make_filter(call);
-    listing.events = spb_call_alloc(call, listing.limit * sizeof(struct spb_event));
-    if (listing.filter == NULL || listing.events == NULL) {
-        spb_image_read_end(call->image);
+    listing->pointer = pointer;
+    memcpy(listing->cursor.life.uuid, image->superblock.uuid, SPB_UUID_SIZE);
+    memcpy(listing->cursor.life.incarnation, image->incarnation, SPB_INCARNATION_SIZE);
+    listing->scan.volume = volume;
+    if (!spb_cursor_decode(request->cursor.data, request->cursor.len, &given)) {
+        bool all = request->n_severities == 0 && request->n_codes == 0;
+        size_t limit = limit_of(request->limit);
+
+        listing->scan.next = pointer;
+        return all && limit < pointer - oldest ? (uint32_t)limit : pointer - oldest;
+    }
+    struct spb_cursor_place place =
+        spb_cursor_locate(&given, &listing->cursor.life, oldest, pointer);
+    listing->scan.next = place.next;
+    listing->scan.skipped = place.skipped;
+    listing->reset = place.reset;
+    return pointer - place.next;
+}
+
+/* False, with the error set: no memory. */
+static bool make_filter(struct spb_call *call, struct listing *listing)
+{
+    const PB_ListEventsRequest *request = (const void *)call->request;
+    uint16_t *codes = spb_call_alloc(call, request->n_codes * sizeof(*codes));
+    size_t count = 0;
+
+    if (codes == NULL)
+        return false;
+    if (request->n_codes > 0)
+        count = spb_event_codes_sort(request->codes, request->n_codes, codes);
+    spb_event_filter_init(&listing->filter, request->severities, request->n_severities, codes,
+                          count);
+    listing->scan.filter = &listing->filter;
+    return true;
+}
+
+/* The volume stays open meanwhile. left: events to be looked at, about. */
+static bool find_events(struct spb_call *call, struct listing *listing, uint32_t left)
+{
+    const PB_ListEventsRequest *request = (const void *)call->request;
+
+    /* A few more may have come since. */
+    listing->scan.limit = limit_of(request->limit);
+    if (listing->scan.limit > left + SPB_EVENT_SCAN_INLINE)
+        listing->scan.limit = left + SPB_EVENT_SCAN_INLINE;
+    listing->scan.events = spb_call_alloc(call, listing->scan.limit * sizeof(struct spb_event));
+    if (listing->scan.events == NULL || !make_filter(call, listing))
+        return false;
+    if (request->cursor.len == 0)
+        spb_event_scan_newest(&listing->scan);
+    else
+        spb_event_scan_onward(&listing->scan);
+    listing->cursor.next = listing->scan.next;
+    return true;
+}
+
+static void list_on_worker(struct spb_task *task)
+{
+    struct spb_call *call = spb_call_of_task(task);
+    struct listing listing = {.reset = false};
+
+    if (spb_call_is_late(call, spb_now_ns())) {
         spb_call_send(call);
         return;
     }
-    if (request->cursor.len == 0)
-        list_newest(&listing);
+    const struct spb_volume *volume = spb_image_hold_for(call);
+    if (volume == NULL)
+        return;
+    (void)pthread_mutex_lock(&call->image->lock);
+    uint32_t left = place_listing(call, volume, &listing);
+    (void)pthread_mutex_unlock(&call->image->lock);
+    bool found = find_events(call, &listing, left);
+    spb_image_unhold(call->image);
+    if (found)
+        reply_list(call, &listing);
     else
-        list_after_cursor(&listing, call->image, &request->cursor);
-    write_cursor(&listing, call->image, cursor);
-    uint32_t pointer = spb_event_pointer(volume);
+        spb_call_send(call);
+}
+
+void spb_events_list(struct spb_call *call)
+{
+    struct listing listing = {.reset = false};
+    const struct spb_volume *volume = spb_image_read_begin(call);
+
+    if (volume == NULL)
+        return;
+    uint32_t left = place_listing(call, volume, &listing);
+    bool few = left <= SPB_EVENT_SCAN_INLINE;
+    bool found = few && find_events(call, &listing, left);
     spb_image_read_end(call->image);
-    reply_list(call, &listing, cursor, pointer);
+    if (!few)
+        spb_call_to_workers(call, list_on_worker);
+    else if (found)
+        reply_list(call, &listing);
+    else
+        spb_call_send(call);
+}
+
+/* ---- Watch -------------------------------------------------------------------------------- */
+
+static bool gate_start(struct spb_call *call, const PB_WatchEventsRequest *request)
+{
+    if (request->cursor.len > 0 || request->start == SPACEBLOCK__V1__WATCH_START__WATCH_START_NOW ||
+        request->start == SPACEBLOCK__V1__WATCH_START__WATCH_START_OLDEST)
+        return true;
+    spb_call_set_bad_field(call, "start",
+                           "found %d, expected NOW or OLDEST where there is no cursor",
+                           (int)request->start);
+    return false;
+}
+
+static bool gate_count(struct spb_call *call, const char *field, size_t count)
+{
+    if (count <= SPB_WATCH_FILTER_MAX)
+        return true;
+    spb_call_set_bad_field(call, field, "found %zu of them, expected at most %u", count,
+                           SPB_WATCH_FILTER_MAX);
+    return false;
+}
+
+/* The configuration may let calls wait longer than they may count on. */
+static uint64_t wait_max_ms(const struct spb_call *call)
+{
+    uint64_t max_ms = SPB_LIMIT(call->daemon, watch_wait_max_ms);
+
+    return max_ms > SPB_WAIT_MS_MAX ? max_ms : SPB_WAIT_MS_MAX;
+}
+
+bool spb_events_watch_gate(struct spb_call *call)
+{
+    const PB_WatchEventsRequest *request = (const void *)call->request;
+
+    return spb_gate_max(call, "limit", request->limit, SPB_WATCH_LIMIT_MAX) &&
+           spb_gate_max(call, "wait_ms", request->wait_ms, wait_max_ms(call)) &&
+           gate_cursor(call, &request->cursor) && gate_start(call, request) &&
+           gate_count(call, "severities", request->n_severities) &&
+           gate_count(call, "codes", request->n_codes) &&
+           gate_each(call, "severities", request->severities, request->n_severities,
+                     SPB_EVENT_SEVERITIES - 1) &&
+           gate_each(call, "codes", request->codes, request->n_codes, SPB_EVENT_CODES - 1);
+}
+
+void spb_events_watch(struct spb_call *call)
+{
+    const PB_WatchEventsRequest *request = (const void *)call->request;
+    uint16_t codes[SPB_WATCH_FILTER_MAX];
+    size_t count = 0;
+
+    if (call->state != NULL) {
+        spb_watch_go_on(call);
+        return;
+    }
+    uint64_t max_ms = SPB_LIMIT(call->daemon, watch_wait_max_ms);
+    struct spb_watch_spec spec = {
+        .from_oldest = request->start == SPACEBLOCK__V1__WATCH_START__WATCH_START_OLDEST,
+        .limit = (uint32_t)limit_of(request->limit),
+        .wait_ms = request->wait_ms < max_ms ? request->wait_ms : (uint32_t)max_ms,
+    };
+    spec.has_cursor = spb_cursor_decode(request->cursor.data, request->cursor.len, &spec.cursor);
+    if (request->n_codes > 0)
+        count = spb_event_codes_sort(request->codes, request->n_codes, codes);
+    spb_event_filter_init(&spec.filter, request->severities, request->n_severities, codes, count);
+    spb_watch_begin(call, &spec);
 }

@@ -3,11 +3,14 @@
 #include "descriptor.h"
 #include "dispatch.h"
 #include "registry.h"
+#include "repeat.h"
 #include "services/services.h"
+#include "uuid.h"
 
 /* What a client may look for before it uses it. */
-static const char *const features[] = {"params", "events", "products", "uploads-in-memory",
-                                       "check",  "defrag"};
+static const char *const features[] = {"params",    "events", "products",       "uploads",
+                                       "artifacts", "backup", "check",          "defrag",
+                                       "watch",     "scrub",  "request-replay", "audit"};
 
 /* All limits, in the call's arena. */
 static bool show_limits(struct spb_call *call, PB_ServerInfoResponse *reply)
@@ -56,6 +59,28 @@ void spb_server_info(struct spb_call *call)
     if (show_limits(call, &reply))
         spb_call_set_reply(call, &reply.base);
     spb_call_send(call);
+}
+
+bool spb_server_cancel_gate(struct spb_call *call)
+{
+    const PB_CancelRequest *request = (const void *)call->request;
+    uint8_t id[SPB_REPLAY_ID_SIZE];
+
+    if (spb_uuid_parse(request->request_id, id))
+        return true;
+    spb_call_set_bad_field(call, "request_id", "found %zu characters, expected a UUID of 36",
+                           strlen(request->request_id));
+    return false;
+}
+
+void spb_server_cancel(struct spb_call *call)
+{
+    const PB_CancelRequest *request = (const void *)call->request;
+    PB_CancelResponse reply = SPACEBLOCK__V1__CANCEL_RESPONSE__INIT;
+    uint8_t id[SPB_REPLAY_ID_SIZE];
+
+    reply.found = spb_uuid_parse(request->request_id, id) && spb_repeat_cancel(call, id);
+    spb_call_reply(call, &reply.base);
 }
 
 bool spb_server_ping_gate(struct spb_call *call)

@@ -6,7 +6,9 @@
  *   0x80       the rest is sent as it is; otherwise it is a list of calls, each a byte for the
  *              method, two for a length, and so many bytes of payload, which get envelope and frame
  *   0x40       all calls are sent at once; otherwise each one waits for the answer before, and ids
- *              that the server gave (uploads, products) replace their place holders in payloads
+ *              that the server gave (uploads, backups, products) replace their place holders
+ * Of the two request_ids that stand in the corpus the first becomes a new one in every call, the
+ * second one in every input.
  * The server lives through all inputs, on a folder in memory where there is one; what earlier
  * inputs made is removed now and then. This file's thread is the client; the server has its own.
  */
@@ -25,6 +27,7 @@
 #include "base/bytes.h"
 #include "base/status.h"
 #include "fuzz_entry.h"
+#include "spaceblock/v1/artifacts.pb-c.h"
 #include "spaceblock/v1/events.pb-c.h"
 #include "spaceblock/v1/health.pb-c.h"
 #include "spaceblock/v1/images.pb-c.h"
@@ -38,10 +41,13 @@
 #define MODE_AT_ONCE 0x40u
 #define CALLS_MAX 60u /* below what a connection may have in flight */
 #define ANSWER_TIMEOUT_MS 20000
-#define FILE_SIZE_MAX (4u << 20) /* an image of the least size with the largest blocks fits */
+#define WAIT_TIMEOUT_NS 20000000  /* of calls that would wait for long */
+#define FILE_SIZE_MAX (16u << 20) /* an image of the least size with the largest blocks fits */
 #define INPUTS_PER_LIFE 64u
 #define REQUEST_ID "11111111-2222-4333-8444-555555555555"
+#define SAME_ID "22222222-2222-4333-8444-555555555555"
 #define UPLOAD_ID "UPLOADIDUPLOADID"
+#define BACKUP_ID "BACKUPIDBACKUPID"
 #define IDENTITY "IDENTITY"
 
 struct method {
@@ -79,6 +85,16 @@ static const struct method methods[] = {
     {"Health", "Check", &spaceblock__v1__health_check_response__descriptor},
     {"Server", "Info", &spaceblock__v1__server_info_response__descriptor},
     {"Server", "Ping", &spaceblock__v1__ping_response__descriptor},
+    {"Events", "Watch", &spaceblock__v1__watch_events_response__descriptor},
+    {"Images", "Scrub", &spaceblock__v1__scrub_image_response__descriptor},
+    {"Images", "Clone", &spaceblock__v1__clone_image_response__descriptor},
+    {"Images", "Rename", &spaceblock__v1__rename_image_response__descriptor},
+    {"Images", "Backup", &spaceblock__v1__backup_image_response__descriptor},
+    {"Images", "ReadBackup", &spaceblock__v1__read_backup_response__descriptor},
+    {"Images", "EndBackup", &spaceblock__v1__end_backup_response__descriptor},
+    {"Artifacts", "List", &spaceblock__v1__list_artifacts_response__descriptor},
+    {"Artifacts", "Get", &spaceblock__v1__get_artifact_response__descriptor},
+    {"Artifacts", "Delete", &spaceblock__v1__delete_artifact_response__descriptor},
 };
 
 #define METHODS (sizeof methods / sizeof *methods)
@@ -89,6 +105,9 @@ enum {
     IMAGES_DELETE = 7,
     PRODUCTS_GET = 17,
     UPLOADS_START = 20,
+    EVENTS_WATCH = 28,
+    IMAGES_SCRUB = 29,
+    IMAGES_BACKUP = 32,
 };
 
 /* One connection, from the client's side. */
@@ -100,6 +119,7 @@ struct session {
     bool ended;
     /* Of the answers that came: */
     uint8_t upload_id[sizeof UPLOAD_ID - 1u];
+    uint8_t backup_id[sizeof BACKUP_ID - 1u];
     uint8_t identity[64];
     size_t identity_size;
     ProtobufCMessage **keep; /* where not NULL, gets the last success; the caller's */
@@ -131,6 +151,13 @@ static void learn(struct session *s, const struct method *method, const Protobuf
 
         SPB_ASSERT(start->upload_id.len == sizeof s->upload_id);
         memcpy(s->upload_id, start->upload_id.data, sizeof s->upload_id);
+    }
+    if (method == &methods[IMAGES_BACKUP]) {
+        const Spaceblock__V1__BackupImageResponse *backup =
+            (const Spaceblock__V1__BackupImageResponse *)message;
+
+        SPB_ASSERT(backup->backup_id.len == sizeof s->backup_id);
+        memcpy(s->backup_id, backup->backup_id.data, sizeof s->backup_id);
     }
     if (method == &methods[PRODUCTS_GET]) {
         const Spaceblock__V1__Product *product =
@@ -287,6 +314,8 @@ static void send_call(struct session *s, const struct method *method, const uint
     request.service = (struct spb_ttrpc_view){(const uint8_t *)service, strlen(service)};
     request.method = (struct spb_ttrpc_view){(const uint8_t *)method->name, strlen(method->name)};
     request.payload = (struct spb_ttrpc_view){payload, size};
+    if (method == &methods[EVENTS_WATCH] || method == &methods[IMAGES_SCRUB])
+        request.timeout_ns = WAIT_TIMEOUT_NS;
     header.length = (uint32_t)spb_ttrpc_request_size(&request);
     header.stream = (uint32_t)s->call_count * 2u + 1u;
     header.type = SPB_TTRPC_TYPE_REQUEST;
@@ -301,6 +330,15 @@ static void send_call(struct session *s, const struct method *method, const uint
 
 /* ---- Inputs ------------------------------------------------------------------------------- */
 
+/* A request_id that was never used. */
+static void fresh_id(char id[sizeof REQUEST_ID])
+{
+    static unsigned long count;
+
+    (void)snprintf(id, sizeof REQUEST_ID, "%08lx-2222-4333-8444-555555555555",
+                   ++count & 0xffffffff);
+}
+
 static void replace(uint8_t *payload, size_t size, const char *holder, const uint8_t *id, size_t n)
 {
     uint8_t *at = memmem(payload, size, holder, strlen(holder));
@@ -309,8 +347,27 @@ static void replace(uint8_t *payload, size_t size, const char *holder, const uin
         memcpy(at, id, n);
 }
 
+/* What an input cannot know is put in: ids of calls, and those that the server gave. */
+static void fill_in(struct session *s, uint8_t *payload, size_t size, const char *same_id,
+                    bool has_answers)
+{
+    char id[sizeof REQUEST_ID];
+
+    fresh_id(id);
+    replace(payload, size, REQUEST_ID, (const uint8_t *)id, sizeof id - 1u);
+    replace(payload, size, SAME_ID, (const uint8_t *)same_id, sizeof id - 1u);
+    if (!has_answers)
+        return;
+    replace(payload, size, UPLOAD_ID, s->upload_id, sizeof s->upload_id);
+    replace(payload, size, BACKUP_ID, s->backup_id, sizeof s->backup_id);
+    replace(payload, size, IDENTITY, s->identity, s->identity_size);
+}
+
 static void run_calls(struct session *s, struct spb_reader *r, bool at_once)
 {
+    char same_id[sizeof REQUEST_ID];
+
+    fresh_id(same_id);
     while (spb_reader_left(r) >= 3u && !r->failed && s->call_count < CALLS_MAX && !s->ended) {
         const struct method *method = &methods[spb_read_u8(r) % METHODS];
         size_t size = spb_read_be16(r);
@@ -320,10 +377,7 @@ static void run_calls(struct session *s, struct spb_reader *r, bool at_once)
         payload = malloc(size + 1u);
         SPB_ASSERT(payload != NULL);
         spb_read_bytes(r, payload, size);
-        if (!at_once) {
-            replace(payload, size, UPLOAD_ID, s->upload_id, sizeof s->upload_id);
-            replace(payload, size, IDENTITY, s->identity, s->identity_size);
-        }
+        fill_in(s, payload, size, same_id, !at_once);
         send_call(s, method, payload, size);
         if (!at_once)
             wait_for_answer(s, s->call_count);
@@ -351,11 +405,13 @@ static ProtobufCMessage *call(size_t method, const ProtobufCMessage *request)
     return reply;
 }
 
-static void delete_image(const Spaceblock__V1__Image *image, char *id)
+static void delete_image(const Spaceblock__V1__Image *image)
 {
+    char id[sizeof REQUEST_ID];
     Spaceblock__V1__ImageRef ref = SPACEBLOCK__V1__IMAGE_REF__INIT;
     Spaceblock__V1__DeleteImageRequest request;
 
+    fresh_id(id);
     spaceblock__v1__delete_image_request__init(&request);
     ref.if_tenant_case = SPACEBLOCK__V1__IMAGE_REF__IF_TENANT_TENANT;
     ref.tenant = image->tenant;
@@ -368,7 +424,7 @@ static void delete_image(const Spaceblock__V1__Image *image, char *id)
 /* Deletes all images, and makes a small one of the name "a". */
 static void begin_life(void)
 {
-    char id[] = REQUEST_ID;
+    char id[sizeof REQUEST_ID];
     uint8_t name[] = {'a'};
     Spaceblock__V1__ListImagesRequest list = SPACEBLOCK__V1__LIST_IMAGES_REQUEST__INIT;
     Spaceblock__V1__ImageRef ref = SPACEBLOCK__V1__IMAGE_REF__INIT;
@@ -378,8 +434,9 @@ static void begin_life(void)
     list.all_tenants = 1;
     listed = (Spaceblock__V1__ListImagesResponse *)(void *)call(IMAGES_LIST, &list.base);
     for (size_t i = 0; i < listed->n_images; i++)
-        delete_image(listed->images[i], id);
+        delete_image(listed->images[i]);
     protobuf_c_message_free_unpacked(&listed->base, NULL);
+    fresh_id(id);
     spaceblock__v1__create_image_request__init(&create);
     ref.name.data = name;
     ref.name.len = sizeof name;

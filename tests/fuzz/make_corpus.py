@@ -4,11 +4,13 @@
 Without an argument they go to corpus/ beside this file. The seeds are small, named for what they
 hold, and the same on every run. What each target reads is described at its head.
 """
+import hashlib
 import os
 import struct
 import sys
 
-REQUEST_ID = "11111111-2222-4333-8444-555555555555"
+REQUEST_ID = "11111111-2222-4333-8444-555555555555"  # a new one in every call
+SAME_ID = "22222222-2222-4333-8444-555555555555"  # one for all calls of an input
 
 
 def _table():
@@ -196,9 +198,12 @@ METHODS = ["Images.Create", "Images.List", "Images.Get", "Images.Inspect", "Imag
            "Params.Get", "Params.List", "Params.History", "Params.Delete", "Events.Append",
            "Events.List", "DataProducts.List", "DataProducts.Get", "DataProducts.Read",
            "DataProducts.Delete", "Uploads.Start", "Uploads.Write", "Uploads.Status",
-           "Uploads.Finish", "Uploads.Abort", "Health.Check", "Server.Info", "Server.Ping"]
+           "Uploads.Finish", "Uploads.Abort", "Health.Check", "Server.Info", "Server.Ping",
+           "Events.Watch", "Images.Scrub", "Images.Clone", "Images.Rename", "Images.Backup",
+           "Images.ReadBackup", "Images.EndBackup", "Artifacts.List", "Artifacts.Get",
+           "Artifacts.Delete"]
 BYTES, AT_ONCE = 0x80, 0x40
-UPLOAD = b"UPLOADIDUPLOADID"
+UPLOAD, BACKUP = b"UPLOADIDUPLOADID", b"BACKUPIDBACKUPID"
 # As long as the identity that the server gives; see learn() of fuzz_requests.c.
 IDENTITY = b"IDENTITY".ljust(15, b".")
 
@@ -274,6 +279,19 @@ def plain_calls():
                                                                f3=message(f1=1)))
     yield "events-list", call("Events.List", message(f1=A, f2=5, f4=b"\x01\x02", f5=b"\x01"))
     yield "events-list-cursor", call("Events.List", message(f1=A, f3=bytes(28)))
+    yield "events-watch", call("Events.Watch", message(f1=A, f3=2, f4=60000, f6=b"\x01\x02",
+                                                       f7=b"\x01"))
+    yield "events-watch-cursor", call("Events.Watch", message(f1=A, f2=bytes(28), f4=1, f5=3))
+    yield "images-scrub", call("Images.Scrub", message(f1=A, f2=1, f3=60))
+    yield "images-clone", call("Images.Clone", message(f1=REQUEST_ID, f2=A, f3=NEW))
+    yield "images-clone-away", call("Images.Clone", message(
+        f1=REQUEST_ID, f2=A, f3=message(f1=9, f2=b"o"), f4=bytes(range(16))))
+    yield "images-rename", call("Images.Rename", message(f1=REQUEST_ID, f2=A, f3=b"r"))
+    yield "images-backup", backup_calls()
+    yield "artifacts-list", call("Artifacts.List", message(f2=2, f3=bytes(32)))
+    for name in ("Get", "Delete"):
+        fields = {"f2": SHA} if name == "Get" else {"f1": REQUEST_ID, "f3": SHA}
+        yield f"artifacts-{name.lower()}", call(f"Artifacts.{name}", message(**fields))
     yield "products-list", call("DataProducts.List", message(f1=A, f2=1))
     yield "products-get", call("DataProducts.Get", message(f1=A, f2=b"p", f3=1))
     yield "products-read", call("DataProducts.Read", message(f1=A, f2=b"p", f3=IDENTITY, f5=10))
@@ -281,6 +299,30 @@ def plain_calls():
     yield "health", call("Health.Check", message(f1="spaceblock.v1.Params"))
     yield "info", call("Server.Info")
     yield "ping", call("Server.Ping", message(f1=b"hello"))
+
+
+ARTIFACT = b"an artifact " * 20
+SHA = hashlib.sha256(ARTIFACT).digest()
+
+
+def backup_calls():
+    return (call("Images.Backup", message(f1=A))
+            + call("Images.ReadBackup", message(f1=BACKUP, f2=512, f3=2000))
+            + call("Images.EndBackup", message(f1=BACKUP)))
+
+
+def whole_image(tenant=1):
+    """The least image: a superblock, and zeros."""
+    head = struct.pack(">IBBHIIIQ16s", 0x53504F53, 1, 0, tenant, 33, 33, 0, 1700000000, b"u" * 16)
+    return (head + struct.pack(">I", crc32c(head))).ljust(33 * 512, b"\0")
+
+
+def file_calls(data, request_id=REQUEST_ID, **target):
+    """An upload of an image (f4) or an artifact (f5)."""
+    return (call("Uploads.Start", message(f1=request_id, f3=len(data), **target))
+            + call("Uploads.Write", message(f1=UPLOAD, f3=data, f4=crc32c(data)))
+            + call("Uploads.Status", message(f1=UPLOAD))
+            + 2 * call("Uploads.Finish", message(f1=request_id, f2=UPLOAD, f3=crc32c(data))))
 
 
 def upload_calls(data, replace=0):
@@ -301,7 +343,7 @@ def request_seeds():
     everything = b""
     for name, one in plain_calls():
         yield name, bytes([0]) + one
-        if not name.startswith("images-delete"):
+        if not name.startswith(("images-delete", "images-rename")):
             everything += one
     yield "everything", bytes([0]) + everything
     yield "everything-at-once", bytes([AT_ONCE]) + everything
@@ -314,6 +356,20 @@ def request_seeds():
     yield "upload-left-open", bytes([0]) + call("Uploads.Start", message(
         f1=REQUEST_ID, f2=message(f1=A, f2=b"q"), f3=3000)) + call("Images.Delete", message(
             f1=REQUEST_ID, f2=A)) + call("Uploads.Write", message(f1=UPLOAD, f3=b"late"))
+    image = message(f1=NEW)
+    yield "upload-image", bytes([0]) + file_calls(whole_image(), f4=image) + call(
+        "Params.Put", message(f1=REQUEST_ID, f2=NEW, f3=1, f4=b"v"))
+    yield "upload-image-foreign", bytes([0]) + file_calls(whole_image(7), f4=image)
+    yield "upload-image-anew", bytes([0]) + file_calls(
+        whole_image(7), f4=message(f1=NEW, f2=1, f3=512))
+    yield "upload-image-none", bytes([0]) + file_calls(bytes(33 * 512), f4=image)
+    yield "upload-artifact", bytes([0]) + file_calls(
+        ARTIFACT, f5=message(f2=b"kernel", f3=SHA)) + call("Artifacts.Get", message(f2=SHA)) + call(
+            "Artifacts.Delete", message(f1=REQUEST_ID, f3=SHA))
+    yield "upload-artifact-other", bytes([0]) + file_calls(ARTIFACT, f5=message(f3=bytes(32)))
+    yield "upload-repeated", bytes([0]) + file_calls(
+        ARTIFACT, SAME_ID, f5=message(f2=b"kernel", f3=SHA))
+    yield "backup-at-once", bytes([AT_ONCE]) + 3 * backup_calls()
     yield "puts-at-once", bytes([AT_ONCE]) + 40 * call("Params.Put", message(
         f1=REQUEST_ID, f2=A, f3=7, f4=b"again"))
     ping = envelope("Server", "Ping", message(f1=b"x"))
@@ -337,12 +393,37 @@ def request_seeds():
         yield f"bytes-{name}", bytes([BYTES]) + data
 
 
+# ---- fuzz_acts ----------------------------------------------------------------------------------
+
+
+def act(kind, tenant=1, name=b"", new_name=b"", identity=0, size=0, label=b""):
+    def text(value):
+        return bytes([len(value)]) + value
+
+    return (bytes([1, kind]) + struct.pack(">H", tenant) + text(name) + text(new_name) + b"u" * 16
+            + b"i" * 16 + bytes([identity]) + struct.pack(">I", 512) + b"s" * 32
+            + struct.pack(">Q", size) + text(label))
+
+
+def act_seeds():
+    yield "import", act(1, name=b"demo", identity=1)
+    yield "clone", act(2, tenant=9, name=b"n" * 64)
+    yield "rename", act(3, name=b"old", new_name=b"new")
+    yield "start", act(4)
+    yield "abort", act(5, name=b"demo")
+    yield "artifact", act(6, size=2**40, label=b"kernel")
+    yield "artifact-delete", act(7, label=b"l" * 64)
+    yield "unknown", act(8)
+    yield "name-outside", act(2, name=b"../x")
+    yield "cut", act(3, name=b"old", new_name=b"new")[:-1]
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus")
     total = 0
     for target, seeds in (("fuzz_image", image_seeds()), ("fuzz_changes", change_seeds()),
-                          ("fuzz_requests", request_seeds())):
+                          ("fuzz_requests", request_seeds()), ("fuzz_acts", act_seeds())):
         folder = os.path.join(root, target)
         os.makedirs(folder, exist_ok=True)
         for name, data in seeds:

@@ -1,19 +1,25 @@
 /*
  * A disk that fails or stalls on demand, preloaded into the daemon (LD_PRELOAD).
  *
- * The file named by SPB_FAULT_FILE holds lines of "OPERATION PATH ACTION": OPERATION is flush
- * (fsync, fdatasync), write (pwrite, pwritev) or allocate (fallocate, posix_fallocate); PATH is a
- * part of the path of the file that is touched; ACTION is an errno's number, or the path of a named
- * pipe. With a number the call fails so, without touching the file. With a pipe the call waits: it
- * opens the pipe for reading, which wakes the test that opens it for writing, and goes on once the
- * test closes it. The file is read on each call, so a test changes it at any time (by a rename).
+ * The file named by SPB_FAULT_FILE holds lines of "OPERATION PATH ACTION [SKIP]": OPERATION is
+ * flush (fsync, fdatasync), write (pwrite, pwritev) or allocate (fallocate, posix_fallocate); PATH
+ * is a part of the path of the file that is touched, its end if it ends with $. ACTION is one of
+ *   an errno's number  the call fails so, without touching the file
+ *   kill               the process ends there
+ *   tear=BYTES         so much of a longer write is done, then the process ends
+ *   a named pipe       the call waits: it opens the pipe for reading, which wakes the test that
+ * opens it for writing, and goes on once the test closes it The first SKIP calls that a line means
+ * go through. The file is read on each call, so a test changes it at any time (by a rename).
  * SPB_FAULT_TRACE names a file that gets "OPERATION PATH" of each call as it starts.
  *
- * Any thread; keeps no state but the addresses of the real functions.
+ * Any thread; keeps no state but the addresses of the real functions, and how many calls were let
+ * through since the file was last changed.
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,23 +85,58 @@ static void wait_on(const char *pipe)
     close(fd);
 }
 
-/* The errno to fail with; 0: go on. */
+/* May one more of so many calls go through? They count anew with each change of the rules. */
+static int let_through(const char *rules, int skip)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static char last[RULES_SIZE];
+    static int passed;
+
+    pthread_mutex_lock(&lock);
+    if (strcmp(last, rules) != 0) {
+        memcpy(last, rules, RULES_SIZE);
+        passed = 0;
+    }
+    int lets = passed < skip;
+    passed += lets;
+    pthread_mutex_unlock(&lock);
+    return lets;
+}
+
+static int is_meant(const char *path, const char *where)
+{
+    size_t n = strlen(where), length = strlen(path);
+
+    if (n > 0 && where[n - 1] == '$')
+        return length >= n - 1 && strncmp(path + length - (n - 1), where, n - 1) == 0;
+    return strstr(path, where) != NULL;
+}
+
+/* The errno to fail with; 0: go on; below 0: write so much, and end. */
 static int fault(const char *operation, int fd)
 {
-    char rules[RULES_SIZE], path[PATH_SIZE], *next = rules, *line;
+    char rules[RULES_SIZE], whole[RULES_SIZE], path[PATH_SIZE], *next = rules, *line;
     int saved = errno, number = 0;
 
     path_of(fd, path);
     trace(operation, path);
+    memset(rules, 0, sizeof(rules));
     read_rules(rules);
+    memcpy(whole, rules, sizeof(whole));
     while ((line = strsep(&next, "\n"))) {
-        char *what = strsep(&line, " "), *where = strsep(&line, " ");
-        if (!where || !line || strcmp(what, operation) != 0 || !strstr(path, where))
+        char *what = strsep(&line, " "), *where = strsep(&line, " "), *act = strsep(&line, " ");
+        if (!where || !act || strcmp(what, operation) != 0 || !is_meant(path, where))
             continue;
-        if (line[0] == '/')
-            wait_on(line);
+        if (line && let_through(whole, atoi(line)))
+            break;
+        if (act[0] == '/')
+            wait_on(act);
+        else if (strcmp(act, "kill") == 0)
+            raise(SIGKILL);
+        else if (strncmp(act, "tear=", 5) == 0)
+            number = -atoi(act + 5);
         else
-            number = atoi(line);
+            number = atoi(act);
         break;
     }
     errno = saved;
@@ -130,11 +171,16 @@ ssize_t pwrite64(int fd, const void *data, size_t n, off64_t offset)
     ssize_t (*real)(int, const void *, size_t, off64_t);
     int number = fault("write", fd);
 
-    if (number) {
+    real_function("pwrite64", &real);
+    if (number < 0 && (size_t)-number < n) {
+        if (real(fd, data, (size_t)-number, offset) < 0)
+            abort();
+        raise(SIGKILL);
+    }
+    if (number > 0) {
         errno = number;
         return -1;
     }
-    real_function("pwrite64", &real);
     return real(fd, data, n, offset);
 }
 
@@ -148,7 +194,7 @@ ssize_t pwritev64(int fd, const struct iovec *pieces, int count, off64_t offset)
     ssize_t (*real)(int, const struct iovec *, int, off64_t);
     int number = fault("write", fd);
 
-    if (number) {
+    if (number > 0) {
         errno = number;
         return -1;
     }

@@ -41,13 +41,22 @@ class Faults:
     def clear(self):
         self._write("")
 
-    def fail(self, operation, path, number=errno.EIO):
-        self._write(f"{operation} {path} {number}\n")
+    def fail(self, operation, path, number=errno.EIO, skip=0):
+        self._write(f"{operation} {path} {number} {skip}\n")
 
-    def hold(self, operation, path):
+    def kill(self, operation, path, skip=0):
+        """The process ends before such a call, after letting some through."""
+        self._write(f"{operation} {path} kill {skip}\n")
+
+    def tear(self, path, size, skip=0):
+        """The process ends in such a write, after so many bytes of it were written; one that has
+        not so many goes through."""
+        self._write(f"write {path} tear={size} {skip}\n")
+
+    def hold(self, operation, path, skip=0):
         pipe = self.folder / f"pipe{len(self.holds)}"
         os.mkfifo(pipe)
-        self._write(f"{operation} {path} {pipe}\n")
+        self._write(f"{operation} {path} {pipe} {skip}\n")
         self.holds.append(Hold(self, pipe))
         return self.holds[-1]
 

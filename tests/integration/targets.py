@@ -1,5 +1,6 @@
 """An image to work on with the CLI: a file, or one that a daemon serves."""
 import json
+import zlib
 
 import harness
 
@@ -28,6 +29,8 @@ class Target:
 
 
 class FileTarget(Target):
+    uuid = UUID
+
     def __init__(self, path, *flags):
         self.path, self.flags = path, ["--file", str(path), *flags]
 
@@ -42,13 +45,16 @@ class FileTarget(Target):
 class DaemonTarget(Target):
     def __init__(self, daemon, name):
         self.name, self.daemon = name, daemon
+        # A daemon serves one image of a uuid.
+        self.uuid = f"{UUID[:24]}{zlib.crc32(name.encode()):08x}"
         self.flags = ["--image", name, "--endpoint", daemon.unix]
         tenant, _, bare = name.rpartition("/")
         self.path = daemon.image_path(tenant or 1, bare)
 
     def make(self, blocks=256, size=512, **how):
         return harness.run_cli("image", "create", self.name, "--blocks", blocks, "--sector-size",
-                               size, "--epoch", EPOCH, "--uuid", UUID, *self.flags[2:], **how)
+                               size, "--epoch", EPOCH, "--uuid", self.uuid, *self.flags[2:],
+                               **how)
 
     def bytes(self):
         return self.path.read_bytes()

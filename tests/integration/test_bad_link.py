@@ -68,7 +68,6 @@ class Call:
 
 class BadLink(harness.Case):
     """Subclasses say over what; the daemon and the driver serve all tests of one."""
-
     n = 0  # calls so far; no two have the same payload
 
     @classmethod

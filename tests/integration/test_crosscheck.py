@@ -58,7 +58,7 @@ class WrittenByUs:
         self.assertEqual({d["name"]: bytes.fromhex(d["data_hex"]) for d in seen["dps"]}, products)
         self.assertEqual((seen["corrupt_param_slots"], seen["corrupt_event_indexes"],
                           seen["crc_ok"], seen["uuid"], seen["epoch"], seen["sector_size"]),
-                         ([], [], True, UUID, EPOCH, size))
+                         ([], [], True, t.uuid, EPOCH, size))
         self.assertEqual({d["name"]: d["class"] for d in seen["dps"]}, {
             "p1": 9, "p2": 2, "p3": 3, "p4": 4})
         for name, data in products.items():

@@ -58,11 +58,23 @@ class Fixtures(harness.Case):
 
     def test_through_the_daemon(self):
         fixtures = manifest()
-        d = self.daemon(start=False)
-        places, before = {}, {}
-        for name in fixtures:
+        rounds = []  # a daemon serves one image of a uuid
+        for name, want in fixtures.items():
             data = unpacked(name)
-            tenant = fixtures[name].get("tenant_id", int.from_bytes(data[6:8], "big"))
+            tenant = want.get("tenant_id", int.from_bytes(data[6:8], "big"))
+            key = (tenant, want.get("uuid", name))
+            fitting = [r for r in rounds if key not in r]
+            if not fitting:
+                rounds.append({})
+                fitting = rounds[-1:]
+            fitting[0][key] = (name, tenant, data)
+        for number, images in enumerate(rounds):
+            self.serve(f"d{number}", images.values(), fixtures)
+
+    def serve(self, folder, images, fixtures):
+        d = self.daemon(folder, start=False)
+        places, before = {}, {}
+        for name, tenant, data in images:
             path = d.image_path(tenant, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
@@ -73,27 +85,28 @@ class Fixtures(harness.Case):
             listed = c.call("Images", "List", all_tenants=True)["images"]
             states = {(i["tenant"], i["name"].decode()): i for i in listed}
             self.assertEqual(set(states), {(t, n) for n, t in places.items()})
-            for name, want in fixtures.items():
+            for name, tenant in places.items():
                 with self.subTest(name):
-                    image, state = f"{places[name]}/{name}", states[places[name], name]
-                    if "error" in want:
-                        self.assertEqual(state["state"], DAMAGED)
-                        self.explains(want["error"], state["reason"].decode())
-                        for service, method in (("Params", "List"), ("Images", "Inspect")):
-                            self.assertEqual(c.ask(service, method, {"image": image}).reason,
-                                             "IMAGE_DAMAGED")
-                        shown = harness.run_cli("image", "show", image, *endpoint, code=None)
-                        self.assertIn(state["reason"].decode(), shown.text + shown.err)
-                        done = harness.run_cli("inspect", "--image", image, *endpoint, code=None)
-                        self.assertIn(done.code, (harness.FAILED, harness.CORRUPT))
-                    else:
-                        self.assertEqual((state["state"], state["reason"]), (READY, b""))
-                        seen = harness.run_cli("inspect", "--image", image, *endpoint, "--json",
-                                               "--data").json
-                        self.compare(name, want, seen)
+                    self.look(c, f"{tenant}/{name}", states[tenant, name], fixtures[name], endpoint)
         d.stop()
         for path, data in before.items():
             self.assertEqual(path.read_bytes(), data, f"serving {path.name} changed it")
+
+    def look(self, c, image, state, want, endpoint):
+        if "error" in want:
+            self.assertEqual(state["state"], DAMAGED)
+            self.explains(want["error"], state["reason"].decode())
+            for service, method in (("Params", "List"), ("Images", "Inspect")):
+                self.assertEqual(c.ask(service, method, {"image": image}).reason, "IMAGE_DAMAGED")
+            shown = harness.run_cli("image", "show", image, *endpoint, code=None)
+            self.assertIn(state["reason"].decode(), shown.text + shown.err)
+            done = harness.run_cli("inspect", "--image", image, *endpoint, code=None)
+            self.assertIn(done.code, (harness.FAILED, harness.CORRUPT))
+        else:
+            self.assertEqual((state["state"], state["reason"]), (READY, b""))
+            seen = harness.run_cli("inspect", "--image", image, *endpoint, "--json",
+                                   "--data").json
+            self.compare(image, want, seen)
 
     def test_checks_find_what_is_damaged_and_repair_mends_it(self):
         finds = {"corrupt-param": "param", "corrupt-event": "event", "corrupt-dp-data": "product",

@@ -171,16 +171,6 @@ class Products(harness.Case):
         for name, value in data.items():
             self.assertEqual(self.c.product(self.image, name), value)
 
-    def test_unfinished_upload_holds_no_space_after_a_restart(self):
-        before = self.free_blocks()
-        upload = self.begin(size=MIB)
-        self.c.write(upload, 0, noise(MIB))
-        self.shared.stop()
-        self.shared.restart()
-        self.c = self.connect(self.shared)
-        self.assertEqual((self.free_blocks(), self.names()), (before, []))
-        self.no_write(rpc.NOT_FOUND, upload, 0, b"x")
-
     def test_deleting_the_image_ends_its_uploads(self):
         upload = self.begin(size=100)
         self.c.call("Images", "Delete", image=self.image)

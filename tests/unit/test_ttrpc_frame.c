@@ -325,3 +325,77 @@ Test(ttrpc_frame, feeding_nothing_changes_nothing)
     cr_assert_eq(seen.items[0].sum, sum_of(bytes + 10, 6));
     spb_ttrpc_parser_done(&parser);
 }
+
+/* ---- Giving up a frame -------------------------------------------------------------------- */
+
+static void feed_all(struct spb_ttrpc_parser *parser, const uint8_t *bytes, size_t n,
+                     struct seen_list *list)
+{
+    for (size_t done = 0; done < n;) {
+        enum spb_ttrpc_event event;
+        struct spb_ttrpc_header header;
+        const uint8_t *data = NULL;
+        size_t used = 0;
+
+        cr_assert(spb_is_ok(spb_ttrpc_parser_feed(parser, bytes + done, n - done, &used, &event,
+                                                  &header, &data, NULL)));
+        done += used;
+        if (event == SPB_TTRPC_FRAME)
+            list->items[list->count++] = (struct seen){.event = event, .header = header};
+        else
+            cr_assert_eq(event, SPB_TTRPC_NEED_MORE);
+    }
+}
+
+Test(ttrpc_frame, a_discarded_frame_is_drained_from_every_place)
+{
+    const uint32_t size = 5000;
+    uint8_t *bytes = calloc(2, SPB_TTRPC_HEADER_SIZE + size);
+    struct spb_ttrpc_header header = {.length = size, .stream = 1, .type = 1};
+    size_t frame = SPB_TTRPC_HEADER_SIZE + size;
+
+    spb_ttrpc_header_encode(&header, bytes);
+    header.stream = 3;
+    spb_ttrpc_header_encode(&header, bytes + frame);
+    for (size_t cut = SPB_TTRPC_HEADER_SIZE; cut < frame; cut += 61) {
+        struct spb_ttrpc_parser parser;
+        struct seen_list list = {.count = 0};
+
+        spb_ttrpc_parser_init(&parser, 65536);
+        feed_all(&parser, bytes, cut, &list);
+        cr_assert(spb_ttrpc_parser_is_in_data(&parser));
+        cr_assert_eq(spb_ttrpc_parser_left(&parser), frame - cut);
+        spb_ttrpc_parser_discard(&parser);
+        cr_assert_null(parser.data);
+        cr_assert(!spb_ttrpc_parser_is_in_data(&parser));
+        cr_assert(spb_ttrpc_parser_is_mid_frame(&parser));
+        cr_assert_eq(spb_ttrpc_parser_left(&parser), frame - cut);
+        feed_all(&parser, bytes + cut, 2 * frame - cut, &list);
+        cr_assert_eq(list.count, 1);
+        cr_assert_eq(list.items[0].header.stream, 3);
+        cr_assert_eq(spb_ttrpc_parser_left(&parser), 0);
+        spb_ttrpc_parser_done(&parser);
+    }
+    free(bytes);
+}
+
+Test(ttrpc_frame, the_buffer_does_not_grow_beyond_the_frame)
+{
+    const uint32_t size = 600000;
+    uint8_t *bytes = calloc(1, SPB_TTRPC_HEADER_SIZE + size);
+    struct spb_ttrpc_header header = {.length = size, .stream = 1, .type = 1};
+    struct spb_ttrpc_parser parser;
+    struct seen_list list = {.count = 0};
+
+    spb_ttrpc_header_encode(&header, bytes);
+    spb_ttrpc_parser_init(&parser, 1 << 20);
+    for (size_t at = 0; at < SPB_TTRPC_HEADER_SIZE + size; at += 10000) {
+        size_t left = SPB_TTRPC_HEADER_SIZE + size - at;
+
+        feed_all(&parser, bytes + at, left < 10000 ? left : 10000, &list);
+        cr_assert_leq(parser.data_size, size);
+    }
+    cr_assert_eq(list.count, 1);
+    spb_ttrpc_parser_done(&parser);
+    free(bytes);
+}

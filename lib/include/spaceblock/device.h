@@ -114,6 +114,10 @@ SPB_API SPB_MUST_USE spb_status spb_device_file_open(const char *path, enum spb_
 SPB_API bool spb_device_file_owner(struct spb_device *device, char *words, size_t words_size,
                                    int *pid);
 
+/* Is the path still the file behind a device of spb_device_file_open, and not removed or replaced?
+ */
+SPB_API bool spb_device_file_is_current(struct spb_device *device);
+
 /*
  * Lends the image to a guest: releases the bytes that keep QEMU out (101 and 201) and keeps the
  * owner's lock on byte 64; take_back locks them again, SPB_LOCKED while a QEMU still holds them.

@@ -107,6 +107,9 @@ SPB_API SPB_MUST_USE spb_status spb_group_carry_out(struct spb_group *group, str
 /* Only after carry-out succeeded. No I/O, cannot fail. */
 SPB_API void spb_group_make_visible(struct spb_group *group);
 
+/* The event pointer as it will be; the published one where nothing is appended. */
+SPB_API uint32_t spb_group_event_pointer(const struct spb_group *group);
+
 /* How many flushes carrying out takes. */
 SPB_API uint32_t spb_group_rounds(const struct spb_group *group);
 
@@ -237,6 +240,10 @@ SPB_API SPB_MUST_USE spb_status spb_volume_put_product(
 SPB_API SPB_MUST_USE spb_status spb_volume_get_product(struct spb_volume *volume, const void *name,
                                                        size_t name_len, uint8_t **data,
                                                        size_t *size, struct spb_error *err);
+/* Writes again what the medium no longer holds of the published metadata: a repair's first part.
+ * The volume is writable. A failed write or flush poisons it. */
+SPB_API SPB_MUST_USE spb_status spb_volume_restore_medium(struct spb_volume *volume,
+                                                          struct spb_error *err);
 /* Check, then repair what the report lists as repairable. report is the check's. */
 SPB_API SPB_MUST_USE spb_status spb_volume_repair(struct spb_volume *volume, spb_progress progress,
                                                   void *user, struct spb_report *report,

@@ -1,0 +1,137 @@
+/* Files that become images; see copy_image.h. */
+#include "copy_image.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "copy_file.h"
+#include "daemon.h"
+#include "image.h"
+#include "registry.h"
+
+/* ---- Names and uuids ---------------------------------------------------------------------- */
+
+static spb_status fail_taken(uint16_t tenant, const char *name, struct spb_error *err)
+{
+    return spb_fail(err, SPB_EXISTS, "image %u/%s exists", (unsigned)tenant, name);
+}
+
+spb_status spb_image_name_is_free(struct spb_daemon *daemon, uint16_t tenant, const char *name,
+                                  struct spb_error *err)
+{
+    char *path = NULL;
+    struct spb_image *image = spb_registry_find(daemon->registry, tenant, name, strlen(name));
+
+    if (image != NULL) {
+        bool gone = spb_image_state(image) == SPB_IMAGE_DELETED;
+        spb_image_unref(image);
+        if (!gone)
+            return fail_taken(tenant, name, err);
+    }
+    path = spb_image_path(daemon, tenant, name);
+    if (path == NULL)
+        return spb_fail_memory(err, "looking for an image");
+    bool there = access(path, F_OK) == 0;
+    free(path);
+    return there ? fail_taken(tenant, name, err) : spb_ok();
+}
+
+/* ---- Files -------------------------------------------------------------------------------- */
+
+/* Errors go to clients: they name the image, not the file. */
+static spb_status open_device(const char *path, enum spb_file_mode mode, const char *text,
+                              struct spb_device **device, struct spb_error *err)
+{
+    struct spb_error found;
+    spb_status status = spb_device_file_open(path, mode, device, &found);
+
+    if (!spb_is_ok(status))
+        return spb_fail_errno(err, status.code, found.saved_errno, "opening the file of %s", text);
+    (void)snprintf((*device)->name, sizeof((*device)->name), "%s", text);
+    return status;
+}
+
+spb_status spb_image_look(const char *path, uint32_t sector_size, const char *text,
+                          struct spb_image_look *look, struct spb_error *err)
+{
+    struct spb_open_options options = {.sector_size = sector_size, .writable = false};
+    struct spb_device *device = NULL;
+    struct spb_volume *volume = NULL;
+
+    SPB_TRY(open_device(path, SPB_FILE_READ, text, &device, err));
+    spb_status status = spb_volume_open(device, &options, &volume, err);
+    if (!spb_is_ok(status)) {
+        spb_device_close(device);
+        return status;
+    }
+    look->superblock = *spb_volume_superblock(volume);
+    look->sector_size = spb_volume_sector_size(volume);
+    spb_volume_close(volume);
+    return status;
+}
+
+spb_status spb_image_reidentify(const char *path, uint16_t tenant,
+                                const uint8_t uuid[SPB_UUID_SIZE], const char *text,
+                                struct spb_error *err)
+{
+    struct spb_snapshot_identity identity = {.tenant_id = tenant};
+    struct spb_device *device = NULL;
+
+    memcpy(identity.uuid, uuid, SPB_UUID_SIZE);
+    SPB_TRY(open_device(path, SPB_FILE_WRITE, text, &device, err));
+    spb_status status = spb_volume_set_identity(device, &identity, err);
+    spb_device_close(device);
+    return status;
+}
+
+/* ---- Publishing --------------------------------------------------------------------------- */
+
+spb_status spb_image_foresee(struct spb_daemon *daemon, uint16_t tenant, const char *name,
+                             const struct spb_image_look *look, struct spb_image **out,
+                             struct spb_error *err)
+{
+    struct spb_image *image = NULL;
+
+    SPB_TRY(spb_image_new(daemon, tenant, name, &image, err));
+    image->state = SPB_IMAGE_READY;
+    image->superblock = look->superblock;
+    image->sector_size = look->sector_size;
+    image->row.sector_size = look->sector_size;
+    *out = image;
+    return spb_ok();
+}
+
+spb_status spb_image_claim(struct spb_image *image, struct spb_error *err)
+{
+    char other[SPB_IMAGE_TEXT_SIZE];
+
+    if (spb_registry_claim(image->daemon->registry, image, image->superblock.uuid, other))
+        return spb_ok();
+    return spb_fail(err, SPB_EXISTS, "image %u/%s cannot have the uuid that image %s has",
+                    (unsigned)image->tenant, image->name, other);
+}
+
+void spb_image_unclaim(struct spb_image *image)
+{
+    spb_registry_unclaim(image->daemon->registry, image);
+}
+
+spb_status spb_image_publish(struct spb_image *image, const char *from, bool *named,
+                             struct spb_error *err)
+{
+    struct spb_error failed;
+    char text[96];
+
+    (void)snprintf(text, sizeof(text), "image %u/%s", (unsigned)image->tenant, image->name);
+    spb_status status = spb_file_name(from, image->path, text, named, err);
+    if (!*named)
+        return status;
+    /* Durable or not, it is there: what is served agrees with the folder. */
+    spb_image_open(image);
+    spb_status added = spb_registry_add(image->daemon->registry, image, &failed);
+    if (spb_is_ok(status) && !spb_is_ok(added))
+        *err = failed;
+    return spb_is_ok(status) ? added : status;
+}

@@ -1,0 +1,432 @@
+/*
+ * Images: create and delete, and what became of either where a crash came between. An image is
+ * created on a worker, and the file system decides who wins where two create one name; it is
+ * deleted in its actor. Both are recorded before anything is touched.
+ */
+#include "services/image_life.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "daemon.h"
+#include "dispatch.h"
+#include "image.h"
+#include "intent.h"
+#include "registry.h"
+#include "services/services.h"
+#include "settle.h"
+#include "uploads.h"
+#include "uuid.h"
+
+#define TEXT_SIZE 160u
+
+/* ---- Common ------------------------------------------------------------------------------- */
+
+static spb_status fail_folder(int number, struct spb_error *err, const char *what, const char *path)
+{
+    return spb_fail_errno(err, number == ENOSPC || number == EDQUOT ? SPB_FULL : SPB_IO, number,
+                          "%s %s", what, path);
+}
+
+spb_status spb_make_tenant_folder(const struct spb_daemon *daemon, uint16_t tenant,
+                                  struct spb_error *err)
+{
+    char name[8];
+    int number = 0;
+    int parent = open(daemon->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    (void)snprintf(name, sizeof(name), "%u", (unsigned)tenant);
+    if (parent < 0 || (mkdirat(parent, name, 0700) != 0 && errno != EEXIST) || fsync(parent) != 0)
+        number = errno;
+    if (parent >= 0)
+        (void)close(parent);
+    return number == 0 ? spb_ok() : fail_folder(number, err, "making the folder of tenant", name);
+}
+
+spb_status spb_sync_folder_of(const char *path, struct spb_error *err)
+{
+    char *copy = strdup(path);
+    int number = 0;
+
+    if (copy == NULL)
+        return spb_fail_memory(err, "flushing a folder");
+    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if ((fd < 0 && errno != ENOENT) || (fd >= 0 && fsync(fd) != 0))
+        number = errno;
+    if (fd >= 0)
+        (void)close(fd);
+    free(copy);
+    return number == 0 ? spb_ok() : fail_folder(number, err, "flushing the folder of", path);
+}
+
+/* "uuid ..., 64 blocks of 512 bytes" */
+static void describe(const uint8_t *uuid, uint32_t blocks, uint32_t sector_size,
+                     char text[TEXT_SIZE])
+{
+    char shown[SPB_UUID_TEXT_SIZE];
+
+    spb_uuid_write(uuid, shown);
+    (void)snprintf(text, TEXT_SIZE, "uuid %s, %u blocks of %u bytes", shown, blocks, sector_size);
+}
+
+static void name_object(const struct spb_call *call, char text[TEXT_SIZE])
+{
+    (void)snprintf(text, TEXT_SIZE, "image %s", call->image_text);
+}
+
+/* ---- Create ------------------------------------------------------------------------------- */
+
+bool spb_images_create_gate(struct spb_call *call)
+{
+    const PB_CreateImageRequest *request = (const void *)call->request;
+
+    if (request->total_blocks < SPB_BLOCKS_MIN) {
+        spb_call_set_bad_field(call, "total_blocks", "found %u, expected %u at least",
+                               request->total_blocks, SPB_BLOCKS_MIN);
+        return false;
+    }
+    if (request->uuid.len != 0 && request->uuid.len != SPB_UUID_SIZE) {
+        spb_call_set_bad_field(call, "uuid", "found %zu bytes, expected %u or none",
+                               request->uuid.len, SPB_UUID_SIZE);
+        return false;
+    }
+    return spb_gate_sector_size(call, "sector_size", request->sector_size);
+}
+
+static spb_status format_options(const struct spb_call *call, struct spb_format_options *options,
+                                 struct spb_error *err)
+{
+    const PB_CreateImageRequest *request = (const void *)call->request;
+    bool has_epoch = request->if_epoch_case == SPACEBLOCK__V1__CREATE_IMAGE_REQUEST__IF_EPOCH_EPOCH;
+
+    *options = (struct spb_format_options){
+        .total_blocks = request->total_blocks,
+        .sector_size = request->sector_size == 0 ? SPB_BLOCK_SIZE_MIN : request->sector_size,
+        .tenant_id = spb_image_ref_tenant(call, request->image),
+        .epoch = has_epoch ? request->epoch : (uint64_t)time(NULL),
+    };
+    if (request->uuid.len == 0)
+        return spb_uuid_draw(options->uuid, err);
+    memcpy(options->uuid, request->uuid.data, SPB_UUID_SIZE);
+    return spb_ok();
+}
+
+/* The answer, as it will be: it is recorded with the intent. */
+static void set_created(struct spb_call *call, const struct spb_format_options *options)
+{
+    PB_CreateImageResponse reply = SPACEBLOCK__V1__CREATE_IMAGE_RESPONSE__INIT;
+    PB_Image shown = SPACEBLOCK__V1__IMAGE__INIT;
+
+    shown.tenant = options->tenant_id;
+    shown.name = spb_pb_text(call->image->name);
+    shown.state = SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_READY;
+    shown.sector_size = options->sector_size;
+    shown.total_blocks = options->total_blocks;
+    shown.epoch = options->epoch;
+    shown.uuid = spb_pb_bytes(options->uuid, SPB_UUID_SIZE);
+    reply.image = &shown;
+    spb_call_set_reply(call, &reply.base);
+}
+
+static spb_status begin_create(struct spb_call *call, const struct spb_format_options *options,
+                               struct spb_error *err)
+{
+    char object[TEXT_SIZE], after[TEXT_SIZE];
+    struct spb_act act = {
+        .kind = SPB_GROUP_IMAGE_LIFE,
+        .tenant = options->tenant_id,
+        .image_name = call->image->name,
+        .detail = options->uuid,
+        .detail_size = sizeof(options->uuid),
+        .object = object,
+        .before = "absent",
+        .after = after,
+    };
+
+    name_object(call, object);
+    describe(options->uuid, options->total_blocks, options->sector_size, after);
+    return spb_intent_begin(call, &act, err);
+}
+
+/* The file could not be made. Whether some of it is there all the same, its path tells. */
+static void end_failed(struct spb_call *call, const struct spb_format_options *options,
+                       const struct spb_error *failed)
+{
+    uint8_t uuid[SPB_UUID_SIZE];
+    struct spb_error err;
+    bool there = true;
+
+    bool looked = spb_is_ok(spb_settle_look(call->image->path, &there, uuid, &err));
+    bool ours = looked && there && memcmp(uuid, options->uuid, sizeof(uuid)) == 0;
+    if (failed->code == SPB_EXISTS)
+        spb_call_set_fault(call, PB_REASON(ALREADY_EXISTS), "image %s exists", call->image_text);
+    else
+        spb_call_set_error(call, failed);
+    if (looked && !ours)
+        spb_intent_end(call, SPB_OUTCOME_NOT_DONE);
+    else
+        spb_intent_abandon(call);
+}
+
+/* The file is there and durable: lets it be found. */
+static void end_created(struct spb_call *call)
+{
+    PB_CreateImageResponse reply = SPACEBLOCK__V1__CREATE_IMAGE_RESPONSE__INIT;
+    struct spb_error err;
+
+    spb_image_open(call->image);
+    if (!spb_is_ok(spb_registry_add(call->daemon->registry, call->image, &err)))
+        spb_call_set_error(call, &err);
+    else if ((reply.image = spb_image_show(call->image, call)) != NULL)
+        spb_call_set_reply(call, &reply.base);
+    spb_intent_end(call, SPB_OUTCOME_DONE);
+}
+
+static bool is_taken(struct spb_call *call)
+{
+    struct spb_image *there = spb_registry_find(call->daemon->registry, call->image->tenant,
+                                                call->image->name, strlen(call->image->name));
+
+    if (there == NULL)
+        return false;
+    spb_image_unref(there);
+    spb_call_set_fault(call, PB_REASON(ALREADY_EXISTS), "image %s exists", call->image_text);
+    return true;
+}
+
+/* Two images of one uuid cannot be told apart. */
+static bool uuid_is_taken(struct spb_call *call, const uint8_t uuid[SPB_UUID_SIZE])
+{
+    char other[SPB_IMAGE_TEXT_SIZE];
+
+    if (spb_registry_claim(call->daemon->registry, call->image, uuid, other))
+        return false;
+    spb_call_set_fault(call, PB_REASON(ALREADY_EXISTS), "image %s has that uuid", other);
+    return true;
+}
+
+static void create(struct spb_call *call)
+{
+    const PB_CreateImageRequest *request = (const void *)call->request;
+    struct spb_format_options options;
+    char name[SPB_IMAGE_NAME_MAX + 1];
+    struct spb_error err;
+
+    (void)snprintf(name, sizeof(name), "%.*s", (int)request->image->name.len,
+                   (const char *)request->image->name.data);
+    if (!spb_is_ok(spb_image_room(&err)) || !spb_is_ok(format_options(call, &options, &err)) ||
+        !spb_is_ok(spb_image_new(call->daemon, options.tenant_id, name, &call->image, &err))) {
+        spb_call_set_error(call, &err);
+        return;
+    }
+    if (is_taken(call) || uuid_is_taken(call, options.uuid))
+        return;
+    set_created(call, &options);
+    if (call->payload == NULL)
+        return;
+    if (!spb_is_ok(begin_create(call, &options, &err))) {
+        spb_intent_set_refusal(call, &err);
+        return;
+    }
+    spb_status status = spb_make_tenant_folder(call->daemon, options.tenant_id, &err);
+    if (spb_is_ok(status))
+        status = spb_image_create(call->image->path, &options, false, &err);
+    if (spb_is_ok(status))
+        end_created(call);
+    else
+        end_failed(call, &options, &err);
+}
+
+static void run_create(struct spb_task *task)
+{
+    struct spb_call *call = spb_call_of_task(task);
+
+    if (!spb_call_is_late(call, spb_now_ns()))
+        create(call);
+    spb_call_send(call);
+}
+
+void spb_images_create(struct spb_call *call)
+{
+    spb_call_to_workers(call, run_create);
+}
+
+spb_status spb_images_settle_create(const struct spb_settling *settling, enum spb_outcome *outcome,
+                                    struct spb_error *err)
+{
+    const struct spb_pending_group *group = settling->group;
+    char *path = spb_image_path(settling->daemon, group->tenant, group->image_name);
+    uint8_t uuid[SPB_UUID_SIZE];
+    bool there = false;
+
+    if (path == NULL)
+        return spb_fail_memory(err, "settling a creation");
+    spb_status status = spb_settle_look(path, &there, uuid, err);
+    if (spb_is_ok(status))
+        status = spb_sync_folder_of(path, err);
+    free(path);
+    SPB_TRY(status);
+    bool ours = there && group->changes_size == sizeof(uuid) &&
+                memcmp(uuid, group->changes, sizeof(uuid)) == 0;
+    *outcome = ours ? SPB_OUTCOME_DONE : SPB_OUTCOME_NOT_DONE;
+    return status;
+}
+
+/* ---- Delete ------------------------------------------------------------------------------- */
+
+/* Whether the image may go: not one that another owner holds. */
+static bool may_delete(struct spb_call *call)
+{
+    struct spb_image *image = call->image;
+
+    (void)pthread_mutex_lock(&image->lock);
+    bool gone = image->state == SPB_IMAGE_DELETED;
+    bool in_use = image->state == SPB_IMAGE_UNAVAILABLE && image->reason_code == SPB_LOCKED;
+    (void)pthread_mutex_unlock(&image->lock);
+    if (gone || in_use)
+        spb_image_set_unserved(image, call);
+    return !gone && !in_use;
+}
+
+/* What is deleted is what was served: not a file that has taken its place. */
+static bool is_the_file(struct spb_call *call)
+{
+    struct spb_image *image = call->image;
+
+    if (image->volume == NULL || spb_device_file_is_current(spb_volume_device(image->volume)) ||
+        access(image->path, F_OK) != 0)
+        return true;
+    spb_call_set_fault(call, PB_REASON(WRONG_STATE),
+                       "the file of image %s was replaced since it was opened: reopen it first",
+                       call->image_text);
+    return false;
+}
+
+static spb_status begin_delete(struct spb_call *call, struct spb_error *err)
+{
+    struct spb_image *image = call->image;
+    char object[TEXT_SIZE], before[TEXT_SIZE];
+    struct spb_act act = {
+        .kind = SPB_GROUP_IMAGE_LIFE,
+        .tenant = image->tenant,
+        .image_name = image->name,
+        .detail = image->superblock.uuid,
+        .detail_size = sizeof(image->superblock.uuid),
+        .object = object,
+        .before = before,
+        .after = "absent",
+    };
+
+    name_object(call, object);
+    describe(image->superblock.uuid, image->superblock.total_blocks, image->sector_size, before);
+    return spb_intent_begin(call, &act, err);
+}
+
+/* What the daemon knows of it goes too; what is left in the database, the next start finds. */
+static void forget(struct spb_call *call)
+{
+    struct spb_image *image = call->image;
+    struct spb_daemon *daemon = call->daemon;
+    struct spb_error err;
+
+    spb_image_note_deletion(image);
+    spb_image_close(image);
+    spb_registry_unclaim(daemon->registry, image);
+    spb_status status = spb_settle_lost(daemon, image->row.id, &err);
+    if (spb_is_ok(status) && image->row.id != 0)
+        status = spb_rows_remove_image(daemon->audit, image->row.id, &err);
+    if (!spb_is_ok(status))
+        spb_log(&daemon->log, SPB_LOG_WARN, "image-not-forgotten",
+                SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
+                SPB_TEXT("reason", err.text));
+    spb_registry_remove(daemon->registry, image);
+}
+
+/* With the intent recorded. */
+static void carry_out_delete(struct spb_call *call)
+{
+    struct spb_image *image = call->image;
+    struct spb_error err;
+
+    if (unlink(image->path) != 0 && errno != ENOENT) {
+        (void)spb_fail_errno(&err, SPB_IO, errno, "deleting image %s", call->image_text);
+        spb_call_set_error(call, &err);
+        spb_intent_end(call, SPB_OUTCOME_NOT_DONE);
+        return;
+    }
+    spb_status status = spb_sync_folder_of(image->path, &err);
+    forget(call);
+    spb_log(&call->daemon->log, SPB_LOG_INFO, "image-deleted", SPB_NUMBER("tenant", image->tenant),
+            SPB_TEXT("name", image->name), SPB_TEXT("by", call->principal.name));
+    if (spb_is_ok(status)) {
+        spb_intent_end(call, SPB_OUTCOME_DONE);
+        return;
+    }
+    spb_call_set_fault(call, PB_REASON(IO_ERROR),
+                       "%s: image %s is gone, but after a power loss it may be there again",
+                       err.text, call->image_text);
+    spb_intent_abandon(call);
+}
+
+static bool delete_alone(struct spb_call *call)
+{
+    PB_DeleteImageResponse reply = SPACEBLOCK__V1__DELETE_IMAGE_RESPONSE__INIT;
+    struct spb_image *image = call->image;
+    struct spb_error err;
+
+    if (spb_call_is_late(call, spb_now_ns()) || !may_delete(call) || !is_the_file(call))
+        return true;
+    spb_call_set_reply(call, &reply.base);
+    if (call->payload == NULL)
+        return true;
+    spb_status status = spb_audit_flush(call->daemon->audit, &err);
+    if (spb_is_ok(status))
+        status = begin_delete(call, &err);
+    if (!spb_is_ok(status)) {
+        spb_intent_set_refusal(call, &err);
+        return true;
+    }
+    spb_image_reclaim(image);
+    spb_uploads_drop_image(call->daemon->uploads, image);
+    carry_out_delete(call);
+    spb_image_reclaim_done(image);
+    return true;
+}
+
+void spb_images_delete(struct spb_call *call)
+{
+    static const struct spb_op_kind kind = {.alone = delete_alone};
+
+    spb_actor_queue(call, &kind);
+}
+
+spb_status spb_images_settle_delete(const struct spb_settling *settling, enum spb_outcome *outcome,
+                                    struct spb_error *err)
+{
+    const struct spb_pending_group *group = settling->group;
+    char *path = spb_image_path(settling->daemon, group->tenant, group->image_name);
+    uint8_t uuid[SPB_UUID_SIZE];
+    bool there = false;
+
+    if (path == NULL)
+        return spb_fail_memory(err, "settling a deletion");
+    spb_status status = spb_settle_look(path, &there, uuid, err);
+    if (spb_is_ok(status))
+        status = spb_sync_folder_of(path, err);
+    free(path);
+    SPB_TRY(status);
+    /* Another image that has come in its place is not the one that was to go. */
+    bool another =
+        group->changes_size == sizeof(uuid) && !spb_bytes_are_zero(group->changes, sizeof(uuid)) &&
+        !spb_bytes_are_zero(uuid, sizeof(uuid)) && memcmp(uuid, group->changes, sizeof(uuid)) != 0;
+    *outcome = there && !another ? SPB_OUTCOME_NOT_DONE : SPB_OUTCOME_DONE;
+    return status;
+}

@@ -1,0 +1,33 @@
+/* What the files of the uploads share among themselves; see uploads.h. */
+#ifndef SPB_SERVER_UPLOADS_TABLE_H
+#define SPB_SERVER_UPLOADS_TABLE_H
+
+#include <pthread.h>
+
+#include "uploads.h"
+
+struct spb_uploads {
+    struct spb_daemon *daemon;
+    pthread_mutex_t lock;     /* over all below, and as uploads.h says */
+    struct spb_upload *first; /* each holds a reference */
+    size_t count;
+};
+
+void spb_uploads_lock(struct spb_uploads *uploads);
+void spb_uploads_unlock(struct spb_uploads *uploads);
+/* Into the table, with a reference of its own. Under the lock. */
+void spb_upload_link_locked(struct spb_upload *upload);
+
+/* Is it a product's, to the image of that name? */
+bool spb_upload_is_to(const struct spb_upload *upload, const struct spb_image *image);
+/* Ends it on its strand, where that is still to be done. */
+void spb_upload_run_end(struct spb_task *task);
+
+/* Where a file's bytes lie until it has its name; *path is the caller's. */
+SPB_MUST_USE spb_status spb_upload_file_path(const struct spb_daemon *daemon,
+                                             const struct spb_upload_row *row, char **path,
+                                             struct spb_error *err);
+/* Removes files of uploads that no row knows. Blocks. */
+void spb_upload_sweep_files(struct spb_uploads *uploads);
+
+#endif
