@@ -28,6 +28,7 @@
 #include "base/status.h"
 #include "fuzz_entry.h"
 #include "spaceblock/v1/artifacts.pb-c.h"
+#include "spaceblock/v1/audit.pb-c.h"
 #include "spaceblock/v1/events.pb-c.h"
 #include "spaceblock/v1/health.pb-c.h"
 #include "spaceblock/v1/images.pb-c.h"
@@ -95,6 +96,8 @@ static const struct method methods[] = {
     {"Artifacts", "List", &spaceblock__v1__list_artifacts_response__descriptor},
     {"Artifacts", "Get", &spaceblock__v1__get_artifact_response__descriptor},
     {"Artifacts", "Delete", &spaceblock__v1__delete_artifact_response__descriptor},
+    {"Audit", "List", &spaceblock__v1__list_audit_response__descriptor},
+    {"Server", "Cancel", &spaceblock__v1__cancel_response__descriptor},
 };
 
 #define METHODS (sizeof methods / sizeof *methods)

@@ -201,7 +201,7 @@ METHODS = ["Images.Create", "Images.List", "Images.Get", "Images.Inspect", "Imag
            "Uploads.Finish", "Uploads.Abort", "Health.Check", "Server.Info", "Server.Ping",
            "Events.Watch", "Images.Scrub", "Images.Clone", "Images.Rename", "Images.Backup",
            "Images.ReadBackup", "Images.EndBackup", "Artifacts.List", "Artifacts.Get",
-           "Artifacts.Delete"]
+           "Artifacts.Delete", "Audit.List", "Server.Cancel"]
 BYTES, AT_ONCE = 0x80, 0x40
 UPLOAD, BACKUP = b"UPLOADIDUPLOADID", b"BACKUPIDBACKUPID"
 # As long as the identity that the server gives; see learn() of fuzz_requests.c.
@@ -282,6 +282,8 @@ def plain_calls():
     yield "events-watch", call("Events.Watch", message(f1=A, f3=2, f4=60000, f6=b"\x01\x02",
                                                        f7=b"\x01"))
     yield "events-watch-cursor", call("Events.Watch", message(f1=A, f2=bytes(28), f4=1, f5=3))
+    yield "audit-list", call("Audit.List", message(f3=b"a", f5=b"Params.Put", f6=2, f9=2))
+    yield "cancel", call("Server.Cancel", message(f1=REQUEST_ID))
     yield "images-scrub", call("Images.Scrub", message(f1=A, f2=1, f3=60))
     yield "images-clone", call("Images.Clone", message(f1=REQUEST_ID, f2=A, f3=NEW))
     yield "images-clone-away", call("Images.Clone", message(
