@@ -191,7 +191,8 @@ class Daemon:
     @functools.cache
     def is_sanitized():
         """Whether its memory and speed say nothing."""
-        return b"__asan_init" in pathlib.Path(DAEMON).read_bytes()
+        program = pathlib.Path(DAEMON).read_bytes()
+        return b"__asan_init" in program or b"__tsan_init" in program
 
     # ---- its HTTP listener
 

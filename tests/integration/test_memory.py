@@ -2,6 +2,7 @@
 
 buffers_max_bytes is set to 16 MiB, its least, so that few peers suffice.
 """
+import resource
 import struct
 import threading
 import time
@@ -10,6 +11,7 @@ import harness
 import rpc
 from faults import Faults
 from harness import limits
+from protowire import SCHEMA
 
 KIB, MIB = 1 << 10, 1 << 20
 BUDGET = 16 * MIB
@@ -229,6 +231,59 @@ class Memory(harness.Case):
             c.close()
         self.assertTrue(done.wait(SLACK_S), "nobody told it that memory came free")
         thread.join()
+
+
+class Crowd(harness.Case):
+    """As many peers as may be, each holding what it can, with the limits as they are."""
+
+    COUNT = 1000
+
+    def setUp(self):
+        super().setUp()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < self.COUNT + 200:
+            self.skipTest("too few descriptors")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+
+    def push(self, connections, left):
+        """Sends what the sockets take, round and round, until they take no more."""
+        idle = 0
+        while idle < 3:
+            sent = 0
+            for n, c in enumerate(connections):
+                try:
+                    sent += (n_bytes := c.sock.send(left[n][:1 << 18]))
+                    left[n] = left[n][n_bytes:]
+                except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+                    pass
+            idle = 0 if sent else idle + 1
+            threading.Event().wait(0.05)
+
+    def test_a_thousand_hostile_peers(self):
+        d = self.daemon(args=["--http", "127.0.0.1:0", *limits(first_frame_ms=120000)])
+        c = self.connect(d)
+        c.create("a", blocks=4096, sector_size=4096)
+        c.upload("a", b"p", b"P" * (4 * MIB))
+        identity = c.call("DataProducts", "Get", image="a", name=b"p")["product"]["identity"]
+        read = rpc.request_frame("spaceblock.v1.DataProducts", "Read", SCHEMA.encode(
+            "ReadProductRequest", {"image": {"name": b"a"}, "name": b"p", "length": MIB,
+                                   "identity": identity}))
+        reads = b"".join(struct.pack(">IIBB", len(read), s, 1, 0) + read for s in range(1, 33, 2))
+        half = struct.pack(">IIBB", MIB, 1, 1, 0) + b"\x0a" * (MIB - 10)
+        crowd = [d.connect(d.tcp if n % 2 else None) for n in range(self.COUNT)]
+        for one in crowd:
+            self.addCleanup(one.close)
+            one.sock.setblocking(False)
+        self.push(crowd, [memoryview(half if n % 4 < 2 else reads) for n in range(self.COUNT)])
+        for n in range(20):  # and others are served
+            with d.connect() as good:
+                good.put("a", n, b"v" * 200)
+                self.assertEqual(good.get("a", n), b"v" * 200)
+        print(f"peak resident memory: {d.peak_kb()} kB")
+        if not d.is_sanitized():
+            self.assertLess(d.peak_kb(), 256 * KIB)
+        self.assertGreater(d.metric("spaceblock_connections_waiting"), 0)
 
 
 if __name__ == "__main__":
