@@ -450,7 +450,7 @@ class Sizes(Base):
         for stream in range(3, 13, 2):
             c.send_frame(stream, data)
             got, raw = c.read_frame()
-            self.assertEqual(got, c.next_stream)
+            self.assertEqual(got, stream)
             self.over(rpc.Reply(raw, None))
         c.next_stream = 13
         c.call("Server", "Ping")
