@@ -299,11 +299,14 @@ static int64_t count_descriptors(void)
 static void read_pages(int64_t *all, int64_t *resident)
 {
     FILE *file = fopen("/proc/self/statm", "re");
+    char line[128], *rest = line;
 
     if (file == NULL)
         return;
-    if (fscanf(file, "%" SCNd64 " %" SCNd64, all, resident) != 2)
-        *all = *resident = 0;
+    if (fgets(line, sizeof(line), file) != NULL) {
+        *all = strtoll(line, &rest, 10);
+        *resident = strtoll(rest, NULL, 10);
+    }
     (void)fclose(file);
 }
 
