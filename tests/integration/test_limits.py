@@ -209,6 +209,13 @@ class Output(Base):
         return self.d.metric("spaceblock_rpc_calls_total", method="Read", code="OK",
                              service="spaceblock.v1.DataProducts")
 
+    def greeted(self, endpoint=None):
+        """One that the daemon has surely taken, and that is the second one."""
+        self.eventually(lambda: self.d.metric("spaceblock_connections") == 1, "another is left")
+        c = self.d.connect(endpoint)
+        c.call("Server", "Ping")
+        return c
+
     def gone(self, connection, limit_s):
         """Seconds until it is closed, without reading: that would be progress."""
         started = time.monotonic()
@@ -220,7 +227,7 @@ class Output(Base):
     def test_who_reads_nothing_is_paused_and_ended(self):
         fields = self.product(self.start(output_stall_ms=1500))
         for endpoint in (self.d.unix, self.d.tcp):
-            c = self.d.connect(endpoint)
+            c = self.greeted(endpoint)
             before = self.calls_taken()
             self.ask_and_read_nothing(c, fields)
             self.gone(c, SLACK_S)
@@ -230,7 +237,7 @@ class Output(Base):
     def test_a_byte_now_and_then_is_no_progress(self):
         fields = self.product(self.start(output_stall_ms=1500))
         for endpoint in (self.d.unix, self.d.tcp):
-            c = self.d.connect(endpoint)
+            c = self.greeted(endpoint)
             for _ in range(6):
                 c.start("DataProducts", "Read", fields)
             started = time.monotonic()
@@ -288,7 +295,7 @@ class Output(Base):
         watch = self.connect(self.d)
         watch.call("Server", "Ping")
         identity = watch.call("DataProducts", "Get", image="a", name=b"p")["product"]["identity"]
-        c = self.d.connect()
+        c = self.greeted()
         for _ in range(40):
             c.start("DataProducts", "Read", dict(fields, identity=identity))
         self.gone(c, SLACK_S)
