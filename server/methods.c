@@ -19,6 +19,7 @@
 #define SMALL_REPLY (128u * 1024)
 #define LIST_REPLY (512u * 1024)
 #define EVENTS_REPLY (2u * 1024 * 1024)
+#define AUDIT_REPLY SPB_REPLY_MAX
 
 static const struct spb_method methods[] = {
     {PACKAGE "Params", "Put", REQUEST(put_param_request), SPB_CONTROL_MAX, ID(PutParamRequest),
@@ -92,12 +93,11 @@ static const struct spb_method methods[] = {
     {PACKAGE "Images", "EndBackup", REQUEST(end_backup_request), SPB_CONTROL_MAX,
      .gate = spb_images_end_backup_gate, .handler = spb_images_end_backup},
     {PACKAGE "Artifacts", "List", REQUEST(list_artifacts_request), SPB_CONTROL_MAX,
-     .gate = spb_artifacts_list_gate, .handler = spb_artifacts_list},
+     .gate = spb_artifacts_list_gate, .reply_bytes = LIST_REPLY, .handler = spb_artifacts_list},
     {PACKAGE "Artifacts", "Get", REQUEST(get_artifact_request), SPB_CONTROL_MAX,
      .gate = spb_artifacts_get_gate, .handler = spb_artifacts_get},
     {PACKAGE "Artifacts", "Delete", REQUEST(delete_artifact_request), SPB_CONTROL_MAX,
-     ID(DeleteArtifactRequest), .gate = spb_artifacts_delete_gate,
-     .handler = spb_artifacts_delete},
+     ID(DeleteArtifactRequest), .gate = spb_artifacts_delete_gate, .handler = spb_artifacts_delete},
     {PACKAGE "Images", "Scrub", REQUEST(scrub_image_request), SPB_CONTROL_MAX,
      IMAGE(ScrubImageRequest), .gate = spb_images_scrub_gate, .handler = spb_images_scrub},
     {PACKAGE "Health", "Check", REQUEST(health_check_request), SPB_CONTROL_MAX,
@@ -109,7 +109,7 @@ static const struct spb_method methods[] = {
     {PACKAGE "Server", "Cancel", REQUEST(cancel_request), SPB_CONTROL_MAX, .while_draining = true,
      .gate = spb_server_cancel_gate, .handler = spb_server_cancel},
     {PACKAGE "Audit", "List", REQUEST(list_audit_request), SPB_CONTROL_MAX,
-     .gate = spb_audit_list_gate, .handler = spb_audit_list_records},
+     .gate = spb_audit_list_gate, .reply_bytes = AUDIT_REPLY, .handler = spb_audit_list_records},
     {PACKAGE "Server", "Ping", REQUEST(ping_request), PING_MAX, .gate = spb_server_ping_gate,
      .handler = spb_server_ping},
 };
