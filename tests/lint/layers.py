@@ -26,6 +26,8 @@ LAYERS = {
                     ["protobuf-c", "jansson"]),
     "server/supervisor/machine/": (["lib/base/", STATUS, "server/supervisor/machine/"],
                                    ["jansson"]),
+    "server/supervisor/console/": (["lib/base/", STATUS, "server/supervisor/console/"], []),
+    "server/supervisor/process/": (["lib/base/", STATUS, "server/supervisor/process/"], []),
     "server/": (["lib/base/", "lib/digest/", "lib/ttrpc/", PUBLIC, "server/"], ["protobuf-c"]),
     "deploy/guest/init/": (["lib/base/", PUBLIC, "deploy/guest/init/"], []),
     "server/audit/": (["lib/base/", STATUS, "server/audit/", "server/log.h", "server/util.h"],
