@@ -25,11 +25,12 @@ struct spb_image;
 struct spb_attachments;
 
 /*
- * Lends an image to a guest. Waits until nothing of it runs (groups, checks, reads of products,
- * copies; no new ones begin), ends its uploads of products, and makes sure that all outcomes are
- * in the audit and all bytes on the medium. From then on QEMU may open the file for writing,
- * changes are refused with FAILED_PRECONDITION (IMAGE_IN_USE) that names the guest, and reads come
- * from the disk. On failure the image is served as before, but for its uploads.
+ * Lends an image to a guest. Waits until nothing of it runs (groups, checks, reads of products; no
+ * new ones begin, and copies and scrubs of it are given up), ends its uploads of products, and
+ * makes sure that all outcomes are in the audit and all bytes on the medium. From then on QEMU may
+ * open the file for writing, changes are refused with FAILED_PRECONDITION (IMAGE_IN_USE) that names
+ * the guest, and reads come from the disk. On failure the image is served as before, but for its
+ * uploads.
  *
  * guest: "TENANT/NAME", shorter than SPB_GUEST_TEXT_SIZE; copied. The caller has a reference to the
  * image, which may go afterwards.
@@ -83,18 +84,22 @@ SPB_MUST_USE spb_status spb_attach_expect(struct spb_daemon *daemon, uint16_t te
 
 /* ---- For the daemon and for opening ------------------------------------------------------- */
 
-/* With the thread. Before any image is opened, after the workers. */
 SPB_MUST_USE spb_status spb_attachments_new(struct spb_daemon *daemon,
                                             struct spb_attachments **attachments,
                                             struct spb_error *err);
-/* Ends the thread; images stay as they are. Before the workers end. Accepts NULL. Blocks. */
+/* Lets go of images; they stay as they are. After the workers have ended. Accepts NULL. */
 void spb_attachments_free(struct spb_attachments *attachments);
+/* Starts the thread, once there are workers; ends it, before they end (blocks; accepts NULL, and
+ * one that was not started). */
+SPB_MUST_USE spb_status spb_attachments_start(struct spb_attachments *attachments,
+                                              struct spb_error *err);
+void spb_attachments_stop(struct spb_attachments *attachments);
 
 /* Whether a guest was named for an image that is about to be opened; then it is forgotten. */
 bool spb_attach_is_expected(struct spb_attachments *attachments, const struct spb_image *image,
                             char guest[SPB_GUEST_TEXT_SIZE]);
-/* From now on, or no more, the image's file is looked at. Any thread; the second one blocks until
- * the thread has let go of the image. */
+/* From now on, or no more, the image's file is looked at. Any thread; never under an image's lock.
+ */
 void spb_attach_begin_look(struct spb_attachments *attachments, struct spb_image *image);
 void spb_attach_end_look(struct spb_attachments *attachments, struct spb_image *image);
 
