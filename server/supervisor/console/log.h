@@ -16,7 +16,7 @@
 
 #include "spaceblock/status.h"
 
-#define SPB_LOG_SEGMENTS 8u /* files at most */
+#define SPB_LOG_SEGMENTS 16u /* files at most */
 #define SPB_LOG_TOTAL_MIN 4096u
 #define SPB_LOG_RETRY_MS 10000
 
@@ -24,9 +24,10 @@ struct spb_log;
 
 /*
  * directory is copied; it is made (0700) where it is absent, its parent has to be there. total:
- * bytes of all segments, at least SPB_LOG_TOTAL_MIN; more than that is there (it was lowered) is
- * removed, oldest first. Files of other names are left alone. The stream goes on at the end of the
- * newest segment, or at floor where that is more: what else the caller knows of it. Blocks.
+ * bytes of all segments, at least SPB_LOG_TOTAL_MIN. What is there beyond it is removed, oldest
+ * first, but the newest segment, which tells the end. Files of other names are left alone. The
+ * stream goes on at the end of the newest segment, or at floor where that is more: what else the
+ * caller knows of it. Blocks.
  */
 SPB_MUST_USE spb_status spb_log_open(const char *directory, uint64_t total, uint64_t floor,
                                      struct spb_log **log, struct spb_error *err);
@@ -57,6 +58,8 @@ SPB_MUST_USE spb_status spb_log_read(struct spb_log *log, uint64_t offset, void 
 void spb_log_extent(struct spb_log *log, uint64_t *begin, uint64_t *end);
 /* Is anything on disk from offset on, and before limit? Any thread; does not block. */
 bool spb_log_has(struct spb_log *log, uint64_t offset, uint64_t limit);
+/* Is everything from offset to limit on disk? As spb_log_has. */
+bool spb_log_covers(struct spb_log *log, uint64_t offset, uint64_t limit);
 
 /* Removes segments and the directory. SPB_NOT_FOUND: it is not there. SPB_IO, with its name, where
  * something else lies in it. Blocks. */

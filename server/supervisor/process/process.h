@@ -5,6 +5,7 @@
 #ifndef SPB_PROCESS_PROCESS_H
 #define SPB_PROCESS_PROCESS_H
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -42,6 +43,11 @@ struct spb_spawn {
  */
 SPB_MUST_USE spb_status spb_process_spawn(const struct spb_spawn *spawn,
                                           struct spb_process *process, struct spb_error *err);
+
+/* Where a program is: name itself made absolute if it has a slash, else from PATH's absolute
+ * folders. SPB_NOT_FOUND. Blocks on the disk. */
+SPB_MUST_USE spb_status spb_process_find_program(const char *name, char path[PATH_MAX],
+                                                 struct spb_error *err);
 
 /*
  * The process that holds the POSIX lock on a pidfile, as QEMU does as long as it lives: unlike the

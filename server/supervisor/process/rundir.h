@@ -28,6 +28,8 @@ struct spb_rundir {
 
 #define SPB_RUNDIR_NONE ((struct spb_rundir){.fd = -1})
 
+bool spb_rundir_is_name(const char *name);
+
 /*
  * base/name, mode 0700. base is there, absolute, and the caller's alone; name: 1 to
  * SPB_RUNDIR_NAME_MAX of A-Z a-z 0-9 - _. SPB_LIMIT: the path is too long for a socket in it.
