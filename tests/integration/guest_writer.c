@@ -10,6 +10,7 @@
  *   product NAME SIZE BYTE   a data product of that byte
  *   drop NAME                deletes one
  *   raw OFFSET HEX           bytes, whatever they mean
+ *   mapped OFFSET HEX        the same through a mapping, which inotify does not tell of
  *   reset                    the event log as it was at first
  */
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -197,16 +199,39 @@ static spb_status put_product(struct spb_volume *volume, const char *name, size_
     return status;
 }
 
+static size_t from_hex(const char *hex, uint8_t bytes[LINE_SIZE / 2])
+{
+    unsigned value;
+    size_t n = 0;
+
+    for (; n < LINE_SIZE / 2 && sscanf(hex + 2 * n, "%2x", &value) == 1; n++)
+        bytes[n] = (uint8_t)value;
+    return n;
+}
+
 static spb_status write_raw(struct spb_volume *volume, unsigned long offset, const char *hex,
                             struct spb_error *err)
 {
     uint8_t bytes[LINE_SIZE / 2];
-    unsigned value;
-    size_t n = 0;
+    size_t n = from_hex(hex, bytes);
 
-    for (; n < sizeof(bytes) && sscanf(hex + 2 * n, "%2x", &value) == 1; n++)
-        bytes[n] = (uint8_t)value;
     return disk_write(spb_volume_device(volume), offset, bytes, n, err);
+}
+
+static spb_status write_mapped(struct spb_volume *volume, unsigned long offset, const char *hex,
+                               struct spb_error *err)
+{
+    uint8_t bytes[LINE_SIZE / 2];
+    size_t n = from_hex(hex, bytes), size = spb_volume_device(volume)->size_bytes;
+    uint8_t *mapped =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd_of(spb_volume_device(volume)), 0);
+
+    if (mapped == MAP_FAILED)
+        return spb_fail_errno(err, SPB_IO, errno, "mapping");
+    memcpy(mapped + offset, bytes, n);
+    int rc = msync(mapped, size, MS_SYNC);
+    (void)munmap(mapped, size);
+    return rc == 0 ? spb_ok() : spb_fail_errno(err, SPB_IO, errno, "flushing a mapping");
 }
 
 static spb_status reset(struct spb_volume *volume, struct spb_error *err)
@@ -234,6 +259,8 @@ static spb_status run_line(struct spb_volume *volume, const char *line, struct s
         return spb_volume_delete_product(volume, text, strlen(text), err);
     if (sscanf(line, "raw %lu %8191s", &size, text) == 2)
         return write_raw(volume, size, text, err);
+    if (sscanf(line, "mapped %lu %8191s", &size, text) == 2)
+        return write_mapped(volume, size, text, err);
     if (strncmp(line, "reset", 5) == 0)
         return reset(volume, err);
     return spb_fail(err, SPB_INVALID, "what is meant?");
