@@ -93,6 +93,7 @@ struct spb_call {
     struct spb_open_group *open_group; /* its own intent; see intent.h */
     bool open_is_part;
     uint32_t first_change, change_count; /* of its image's group */
+    bool has_looked; /* at what the guest of its image wrote before it; see follow.h */
     atomic_bool cancelled;
     struct spb_arena arena;
     struct spb_call_cache *cache;

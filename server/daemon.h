@@ -17,6 +17,7 @@
 #include "spaceblock/status.h"
 
 struct spb_actor;
+struct spb_attachments;
 struct spb_backups;
 struct spb_copies;
 struct spb_audit;
@@ -57,6 +58,7 @@ struct spb_daemon {
     struct spb_scrubs *scrubs;   /* as scrub.h says */
     struct spb_conns *conns;
     struct spb_pool *pool;
+    struct spb_attachments *attachments; /* as attach.h says */
     struct spb_listeners *listeners;
     struct spb_http *http; /* NULL: not wanted */
     struct spb_notify notify;

@@ -102,6 +102,9 @@ SPB_API SPB_MUST_USE spb_status spb_device_memory_new(uint64_t size_bytes,
 enum spb_file_mode {
     SPB_FILE_READ,  /* no lock; spb_device_file_owner() tells whether somebody owns it */
     SPB_FILE_WRITE, /* one owner: takes the locks of format.md, "Who may write", or SPB_LOCKED */
+    /* One owner, whose image a guest has: as SPB_FILE_WRITE, but leaves to QEMU what lend leaves,
+     * and reads only until spb_device_file_take_back. */
+    SPB_FILE_LENT,
 };
 
 /* Opens a regular file or block device. Descriptors are CLOEXEC. */
@@ -124,7 +127,9 @@ SPB_API bool spb_device_file_is_current(struct spb_device *device);
 
 /*
  * Lends the image to a guest: releases the bytes that keep QEMU out (101 and 201) and keeps the
- * owner's lock on byte 64; take_back locks them again, SPB_LOCKED while a QEMU still holds them.
+ * owner's lock on byte 64; the device takes no writes until take_back, which locks them again:
+ * SPB_LOCKED while a QEMU still holds them. To be called by whoever alone may write, after its last
+ * write.
  */
 SPB_API SPB_MUST_USE spb_status spb_device_file_lend(struct spb_device *device,
                                                      struct spb_error *err);
