@@ -234,6 +234,13 @@ static bool is_gone(const struct file_device *file)
            (st.st_nlink == 0 || (uint64_t)st.st_size < file->base.size_bytes);
 }
 
+/* It does not wait for what it starts, and so takes note of no failure of it: that stays for
+ * fdatasync. */
+static void file_push(struct spb_device *device, uint64_t offset, uint64_t n)
+{
+    (void)sync_file_range(of(device)->fd, (off_t)offset, (off_t)n, SYNC_FILE_RANGE_WRITE);
+}
+
 static spb_status file_flush(struct spb_device *device, struct spb_error *err)
 {
     struct file_device *file = of(device);
@@ -358,6 +365,7 @@ static const struct spb_device_ops file_ops = {
     .read = file_read,
     .read_medium = file_read_medium,
     .write = file_write,
+    .push = file_push,
     .flush = file_flush,
     .zero = file_zero,
     .forgive = file_forgive,

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "base/crc32c.h"
 #include "base/status.h"
+#include "bytes_reply.h"
 #include "daemon.h"
 #include "dispatch.h"
 #include "image.h"
@@ -343,18 +343,15 @@ static spb_status read_bytes(struct spb_call *call, const struct spb_volume *vol
                              const struct readable *found, struct spb_error *err)
 {
     const PB_ReadProductRequest *request = (const void *)call->request;
-    PB_ReadProductResponse reply = SPACEBLOCK__V1__READ_PRODUCT_RESPONSE__INIT;
     uint64_t left = found->length - request->offset;
     size_t n = left < request->length ? (size_t)left : request->length;
-    uint8_t *bytes = spb_call_alloc(call, n);
+    uint8_t *bytes = spb_bytes_reply_begin(call, n);
 
     if (bytes == NULL)
         return spb_ok(); /* the error is set */
     if (n > 0)
         SPB_TRY(spb_product_read(volume, &found->product, request->offset, bytes, n, err));
-    reply.data = spb_pb_bytes(bytes, n);
-    reply.crc32c = spb_crc32c(0, bytes, n);
-    spb_call_set_reply(call, &reply.base);
+    spb_bytes_reply_end(call, bytes, n);
     return spb_ok();
 }
 

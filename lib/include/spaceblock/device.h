@@ -39,6 +39,9 @@ struct spb_device_ops {
     /* Writes exactly n bytes; durable only after a flush that began later and succeeded. */
     spb_status (*write)(struct spb_device *device, uint64_t offset, const void *data, size_t n,
                         struct spb_error *err);
+    /* May be NULL. Begins to bring n bytes that were written to the medium, as a flush would, and
+     * does not wait for it. Makes nothing durable; a failure is the next flush's to tell. */
+    void (*push)(struct spb_device *device, uint64_t offset, uint64_t n);
     /* Makes all completed writes durable. A failure is for good: every later flush fails too. */
     spb_status (*flush)(struct spb_device *device, struct spb_error *err);
     /* Makes n bytes read as zeros, as a write does (durable after a flush). */
@@ -77,6 +80,7 @@ SPB_API SPB_MUST_USE spb_status spb_device_read_medium(struct spb_device *device
                                                        struct spb_error *err);
 SPB_API SPB_MUST_USE spb_status spb_device_write(struct spb_device *device, uint64_t offset,
                                                  const void *data, size_t n, struct spb_error *err);
+SPB_API void spb_device_push(struct spb_device *device, uint64_t offset, uint64_t n);
 SPB_API SPB_MUST_USE spb_status spb_device_flush(struct spb_device *device, struct spb_error *err);
 SPB_API SPB_MUST_USE spb_status spb_device_zero(struct spb_device *device, uint64_t offset,
                                                 uint64_t n, struct spb_error *err);
