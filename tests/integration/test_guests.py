@@ -1,5 +1,5 @@
-"""Guests over RPC, with a program in QEMU's place that does as it is told: states, endings, restarts,
-bounds, consoles, and what a restart of the daemon leaves of them."""
+"""Guests over RPC, with a program in QEMU's place that does as it is told: states, endings,
+restarts, bounds, consoles, and what a restart of the daemon leaves of them."""
 import os
 import pathlib
 import signal
