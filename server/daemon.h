@@ -22,6 +22,7 @@ struct spb_backups;
 struct spb_copies;
 struct spb_audit;
 struct spb_conns;
+struct spb_guests;
 struct spb_http;
 struct spb_listeners;
 struct spb_loop;
@@ -51,6 +52,7 @@ struct spb_daemon {
     struct spb_uploads *uploads;
     struct spb_copies *copies;
     struct spb_backups *backups;
+    struct spb_guests *guests; /* see supervisor/guests.h */
     struct spb_loop *loop;
     struct spb_metrics *metrics;
     struct spb_waits *waits;     /* the loop's thread */
