@@ -180,7 +180,7 @@ class Attached(lending.Case):
                          {"upload_id": started["upload_id"]})
 
     def test_lending_in_the_midst_of_changes(self):
-        """Each change was done before the guest came, or was refused; and what was done is there."""
+        """Each change was done before the guest came, or was refused; what was done is there."""
         done, refused, stop = [], [], threading.Event()
 
         def change(n):
@@ -359,12 +359,13 @@ class Attached(lending.Case):
             took.append(time.monotonic() - begin)
             self.assertEqual(len(watcher.seen), k + 1)
         took.sort()
-        print(f"append to answer: median {took[15] * 1000:.1f} ms, longest {took[-1] * 1000:.1f} ms")
+        print(f"append to answer: median {took[15] * 1000:.1f} ms, "
+              f"longest {took[-1] * 1000:.1f} ms")
         if not self.d.is_sanitized():
             self.assertLess(took[15], SEEN_S)
 
     def test_no_event_is_lost_or_seen_twice(self):
-        """Over attaching and detaching, from the daemon and from guests, with watches all the while."""
+        """Over attaching and detaching, from the daemon and from guests."""
         watcher, total, stop = self.watch(), [0], threading.Event()
         failures = []
 
