@@ -557,7 +557,7 @@ static void need_qemu(void)
     char path[PATH_MAX];
 
     if (!spb_is_ok(spb_process_find_program("qemu-system-x86_64", path, NULL)))
-        cr_skip_test("no qemu-system-x86_64");
+        folder_skip("no qemu-system-x86_64");
 }
 
 /* Its pidfile is there once it is locked, which comes before its sockets are served. */
@@ -702,7 +702,7 @@ Test(supervisor_process, a_leaf_holds_a_guest_and_ends_it)
     struct spb_cgroup_limits none = {0};
 
     if (!find_cgroup(cgroup.path, sizeof(cgroup.path)))
-        cr_skip_test("no cgroup version 2 that may be written to");
+        folder_skip("no cgroup version 2 that may be written to");
     /* Opened by hand: its controllers may belong to version 1, as groups alone need none. */
     cgroup.fd = open(cgroup.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     use_leaf(&cgroup, &none);
@@ -718,10 +718,10 @@ Test(supervisor_process, a_leaf_has_its_limits)
     struct spb_error err;
 
     if (!find_cgroup(path, sizeof(path)))
-        cr_skip_test("no cgroup version 2 that may be written to");
+        folder_skip("no cgroup version 2 that may be written to");
     if (!spb_is_ok(spb_cgroup_open(path, &cgroup, &err))) {
         rmdir(path);
-        cr_skip_test("the cgroup has not all controllers");
+        folder_skip("the cgroup has not all controllers");
     }
     use_leaf(&cgroup, &limits);
     /* A process that takes more than it may is ended, and one can tell why. */
@@ -738,5 +738,42 @@ Test(supervisor_process, a_leaf_has_its_limits)
     while (spb_cgroup_remove(&cgroup, "g2", &err).code == SPB_IN_USE)
         sched_yield();
     spb_cgroup_close(&cgroup);
+    cr_expect_eq(rmdir(path), 0);
+}
+
+/* Moves this process, and no other, into a group. */
+static bool move_to(const char *path)
+{
+    char file[SPB_CGROUP_PATH_SIZE + 32];
+
+    snprintf(file, sizeof(file), "%s/cgroup.procs", path);
+    int fd = open(file, O_WRONLY);
+    bool has_moved = fd >= 0 && write(fd, "0", 1) == 1;
+    if (fd >= 0)
+        close(fd);
+    return has_moved;
+}
+
+Test(supervisor_process, a_daemon_in_a_subgroup_finds_the_delegated_one)
+{
+    char path[SPB_CGROUP_PATH_SIZE], daemon[SPB_CGROUP_PATH_SIZE + 16], above[64];
+    struct spb_cgroup cgroup;
+    struct spb_error err = {.text = ""};
+
+    if (!find_cgroup(path, sizeof(path)))
+        folder_skip("no cgroup version 2 that may be written to");
+    cr_expect_eq(spb_cgroup_open(NULL, &cgroup, &err).code, SPB_UNSUPPORTED);
+    cr_expect_not_null(strstr(err.text, "DelegateSubgroup"), "%s", err.text);
+    snprintf(daemon, sizeof(daemon), "%s/daemon", path);
+    snprintf(above, sizeof(above), "%.*s", (int)(strrchr(path, '/') - path), path);
+    cr_assert_eq(mkdir(daemon, 0755), 0);
+    cr_assert(move_to(daemon));
+    bool is_open = spb_is_ok(spb_cgroup_open(NULL, &cgroup, &err));
+    cr_assert(move_to(above));
+    /* Where a controller is missing, that is said of the group that was found. */
+    cr_expect_not_null(strstr(is_open ? cgroup.path : err.text, path), "%s", err.text);
+    if (is_open)
+        spb_cgroup_close(&cgroup);
+    cr_expect_eq(rmdir(daemon), 0);
     cr_expect_eq(rmdir(path), 0);
 }
