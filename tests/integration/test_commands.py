@@ -451,11 +451,12 @@ class Help(harness.Case):
     def commands(self):
         text = harness.run_cli("--help").text
         return re.findall(
-            r"^  ((?:image|param|event|dp|server) [a-z]+|init|inspect|check|defrag)\b", text, re.M)
+            r"^  ((?:image|artifact|guest|param|event|dp|audit|server) [a-z]+"
+            r"|init|launch|inspect|check|defrag)\b", text, re.M)
 
     def test_every_command_has_help(self):
         commands = self.commands()
-        self.assertGreaterEqual(len(set(commands)), 24)
+        self.assertGreaterEqual(len(set(commands)), 46)
         for command in commands:
             words = command.split()
             text = harness.run_cli(*words, "--help").text
@@ -464,7 +465,7 @@ class Help(harness.Case):
             self.assertIn("Example", text)
             self.assertIn("Exit codes", text)
             self.assertEqual(harness.run_cli("help", *words, code=DONE).text, text)
-        for family in ("image", "param", "event", "dp", "server"):
+        for family in ("image", "artifact", "guest", "param", "event", "dp", "audit", "server"):
             self.assertIn(f"spaceblock {family}", harness.run_cli(family, "--help").text)
 
     def test_exit_codes_are_told(self):
