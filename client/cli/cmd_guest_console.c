@@ -10,17 +10,19 @@
 /* The guest, and where in what it printed to begin. */
 static int begin(struct cli *cli, struct cli_guest *guest, bool has_place, uint64_t *from)
 {
+    CLI_AUTO_ANSWER struct cli_guest_answer answer = {NULL, NULL};
+    spb_status status = spb_ok();
     struct spb_error err;
 
     int code = cli_guest_open(cli, guest);
     if (code != CLI_EXIT_OK)
         return code;
     cli_interrupt_watch();
-    if (!has_place)
-        return CLI_EXIT_OK;
-    if (spb_is_ok(cli_stream_find(guest, cli_number(cli, CLI_OPT_NEWEST, 0), from, &err)))
-        return CLI_EXIT_OK;
-    return cli_fail(cli, &err);
+    if (has_place)
+        status = cli_stream_find(guest, cli_number(cli, CLI_OPT_NEWEST, 0), from, &err);
+    else
+        status = cli_guest_get(guest, &answer, &err);
+    return spb_is_ok(status) ? CLI_EXIT_OK : cli_fail(cli, &err);
 }
 
 /* On standard error: standard output is the guest's. */

@@ -1,7 +1,7 @@
 /* A guest's configuration from options; see config.h. */
 #include "cli/guest/config.h"
 
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -135,14 +135,14 @@ static spb_status store(struct cli_guest *guest, struct cli_tenant tenant, const
                         uint8_t hash[SPB_SHA256_SIZE], struct spb_error *err)
 {
     const char *slash = strrchr(path, '/');
-    char label[CLI_ARTIFACT_LABEL_MAX + 1] = "";
+    char label[CLI_ARTIFACT_LABEL_MAX + 1];
     Spaceblock__V1__Artifact *stored = NULL;
     bool was_there = false;
     struct cli_artifact_file file = {
         .tenant = tenant, .path = path, .label = label, .keeps_label = true};
 
     /* Cut, where it is too long, before what would be the middle of a character. */
-    (void)strncat(label, slash == NULL ? path : slash + 1, CLI_ARTIFACT_LABEL_MAX);
+    (void)snprintf(label, sizeof(label), "%s", slash == NULL ? path : slash + 1);
     for (size_t n = strlen(label); n > 0 && !cli_text_is_printable(label, n); n--)
         label[n - 1] = '\0';
     SPB_TRY(cli_artifact_store(guest->cli, &guest->daemon, &file, &stored, &was_there, err));

@@ -23,8 +23,10 @@ struct cli_stream_end {
     bool ended; /* the guest has, and all that it printed was shown */
 };
 
-/* Also SPB_OK where a signal came (cli_interrupt_watch comes first). With --json each piece is an
- * object on a line. The guest's client is closed afterwards, unless the guest has ended. */
+/* Goes on after lost connections without end: some call has succeeded before, so that there is a
+ * daemon, and the guest. Also SPB_OK where a signal came (cli_interrupt_watch comes first). With
+ * --json each piece is an object on a line. The guest's client is closed afterwards, unless the
+ * guest has ended. */
 SPB_MUST_USE spb_status cli_stream_run(struct cli_guest *guest, const struct cli_stream_how *how,
                                        struct cli_stream_end *end, struct spb_error *err);
 
