@@ -24,7 +24,13 @@ static struct spb_image *image_of(struct spb_actor *actor)
 
 /* ---- The queue ---------------------------------------------------------------------------- */
 
-/* Moves what is queued to the worker's own list. False, and at rest: there is nothing. */
+static void leave_locked(struct spb_actor *actor)
+{
+    actor->inside = false;
+    (void)pthread_cond_broadcast(&actor->left);
+}
+
+/* Moves what is queued to the worker's own list. False, and at rest, and left: there is nothing. */
 static bool take(struct spb_actor *actor)
 {
     (void)pthread_mutex_lock(&actor->lock);
@@ -38,8 +44,10 @@ static bool take(struct spb_actor *actor)
         actor->last = NULL;
     }
     bool any = actor->taken != NULL;
-    if (!any)
+    if (!any) {
         actor->moving = false;
+        leave_locked(actor);
+    }
     (void)pthread_mutex_unlock(&actor->lock);
     return any;
 }
@@ -333,16 +341,51 @@ static enum spb_lane lane_wanted(const struct spb_actor *actor)
     return actor->taken->kind->alone != NULL ? SPB_LANE_ALONE : SPB_LANE_COMMIT;
 }
 
+/* A worker's coming. False: who has seized it, or waits to, sees to what is queued. */
+static bool enter(struct spb_actor *actor)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    bool may = !actor->inside && actor->seizers == 0;
+    if (may)
+        actor->inside = true;
+    else
+        actor->stood_back = true;
+    (void)pthread_mutex_unlock(&actor->lock);
+    return may;
+}
+
+/* A worker's going while something is queued: it goes on on that lane, or after who waits. */
+static void leave_for(struct spb_actor *actor, enum spb_lane lane)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    bool stands_back = actor->seizers > 0;
+    actor->stood_back = stands_back;
+    leave_locked(actor);
+    (void)pthread_mutex_unlock(&actor->lock);
+    if (!stands_back)
+        submit(actor, lane);
+}
+
+static bool is_wanted(struct spb_actor *actor)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    bool wanted = actor->seizers > 0;
+    (void)pthread_mutex_unlock(&actor->lock);
+    return wanted;
+}
+
 static void run(struct spb_task *task)
 {
     struct spb_actor *actor = SPB_CONTAINER(task, struct spb_actor, task);
     struct spb_image *image = image_of(actor);
 
+    if (!enter(actor))
+        return;
     for (int turns = 0; take(actor); turns++) {
         enum spb_lane lane = lane_wanted(actor);
 
-        if (turns == TURNS_MAX || lane != actor->lane) {
-            submit(actor, lane);
+        if (turns == TURNS_MAX || lane != actor->lane || is_wanted(actor)) {
+            leave_for(actor, lane);
             return;
         }
         if (lane == SPB_LANE_ALONE)
@@ -355,14 +398,40 @@ static void run(struct spb_task *task)
     spb_image_unref(image);
 }
 
+void spb_actor_seize(struct spb_actor *actor)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    actor->seizers++;
+    while (actor->inside)
+        (void)pthread_cond_wait(&actor->left, &actor->lock);
+    actor->seizers--;
+    actor->inside = true;
+    (void)pthread_mutex_unlock(&actor->lock);
+}
+
+void spb_actor_release(struct spb_actor *actor)
+{
+    (void)pthread_mutex_lock(&actor->lock);
+    /* The next one who seizes it sees to what is queued in turn. */
+    bool go_on = actor->stood_back && actor->seizers == 0;
+    if (go_on)
+        actor->stood_back = false;
+    leave_locked(actor);
+    (void)pthread_mutex_unlock(&actor->lock);
+    if (go_on)
+        submit(actor, SPB_LANE_COMMIT);
+}
+
 void spb_actor_init(struct spb_actor *actor)
 {
     *actor = (struct spb_actor){.task = {.run = run}};
     (void)pthread_mutex_init(&actor->lock, NULL);
+    (void)pthread_cond_init(&actor->left, NULL);
 }
 
 void spb_actor_done(struct spb_actor *actor)
 {
+    (void)pthread_cond_destroy(&actor->left);
     (void)pthread_mutex_destroy(&actor->lock);
 }
 

@@ -23,6 +23,10 @@ struct spb_actor {
     struct spb_call *first, *last;
     size_t count; /* queued and taken */
     bool moving;
+    bool inside;         /* somebody runs its operations, or has seized it; under the lock */
+    bool stood_back;     /* a worker left what is queued to who seizes it; under the lock */
+    unsigned seizers;    /* that wait; under the lock */
+    pthread_cond_t left; /* nobody is inside any more */
     struct spb_call *taken, *taken_last; /* the running worker's */
 };
 
@@ -44,6 +48,14 @@ size_t spb_actor_depth(struct spb_actor *actor);
  * more). The call may not go meanwhile.
  */
 bool spb_actor_take_back(struct spb_call *call);
+
+/*
+ * Makes the calling thread the image's actor, between two operations, until it releases it; what is
+ * queued meanwhile waits. For work that no call brought. The caller has a reference to the image.
+ * Blocks while an operation runs: not to be called on a worker of SPB_LANE_COMMIT.
+ */
+void spb_actor_seize(struct spb_actor *actor);
+void spb_actor_release(struct spb_actor *actor);
 
 /* Sets in motion what the turn has queued. The loop's thread. */
 void spb_actor_kick(struct spb_daemon *daemon);

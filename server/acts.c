@@ -80,9 +80,10 @@ spb_status spb_act_decode(const uint8_t *bytes, size_t size, struct spb_act_deta
     spb_read_bytes(&r, detail.sha256, sizeof(detail.sha256));
     detail.size = spb_read_be64(&r);
     read_label(&r, &detail);
-    bool about_image = kind >= SPB_ACT_IMAGE_IMPORT && kind <= SPB_ACT_IMAGE_RENAME;
+    bool has_name = (kind >= SPB_ACT_IMAGE_IMPORT && kind <= SPB_ACT_IMAGE_RENAME) ||
+                    kind >= SPB_ACT_GUEST_CREATE;
     if (r.failed || spb_reader_left(&r) > 0 || version != VERSION || kind < SPB_ACT_IMAGE_IMPORT ||
-        kind > SPB_ACT_ARTIFACT_DELETE || (about_image && detail.name[0] == '\0') ||
+        kind > SPB_ACT_GUEST_DELETE || (has_name && detail.name[0] == '\0') ||
         (kind == SPB_ACT_IMAGE_RENAME && detail.new_name[0] == '\0'))
         return spb_fail(err, SPB_CORRUPT, "%zu bytes are no detail of an act", size);
     detail.kind = (enum spb_act_kind)kind;
@@ -100,7 +101,7 @@ spb_status spb_act_begin(struct spb_call *call, const struct spb_act_detail *det
     struct spb_act act = {
         .kind = detail->kind <= SPB_ACT_IMAGE_RENAME ? SPB_GROUP_IMAGE_LIFE : SPB_GROUP_OTHER,
         .tenant = detail->tenant,
-        .image_name = detail->name,
+        .image_name = detail->kind >= SPB_ACT_GUEST_CREATE ? "" : detail->name,
         .detail = bytes,
         .detail_size = spb_act_encode(detail, bytes),
         .object = texts->object,

@@ -1,8 +1,8 @@
 /*
  * What calls are about to do beside the groups of an image: images taken in, copied and renamed,
- * uploads begun and given up, artifacts stored and deleted. Each is recorded as an intent
- * (intent.h) whose detail says enough to tell after a crash whether it happened, and to complete
- * it.
+ * uploads begun and given up, artifacts stored and deleted, guests made, started and ended. Each is
+ * recorded as an intent (intent.h) whose detail says enough to tell after a crash whether it
+ * happened, and to complete it.
  *
  * An act has one step that decides it: a file gets its name, or a row is written or removed. Before
  * it nothing can be seen of the act, after it the act is completed whatever happens. Workers only.
@@ -26,15 +26,20 @@ enum spb_act_kind {
     SPB_ACT_UPLOAD_ABORT = 5,
     SPB_ACT_ARTIFACT_PUT = 6,
     SPB_ACT_ARTIFACT_DELETE = 7,
+    SPB_ACT_GUEST_CREATE = 8,
+    SPB_ACT_GUEST_START = 9, /* size: the run that is meant */
+    SPB_ACT_GUEST_STOP = 10,
+    SPB_ACT_GUEST_KILL = 11,
+    SPB_ACT_GUEST_DELETE = 12,
 };
 
 /* What is recorded. Members that a kind does not use are zero. */
 struct spb_act_detail {
     enum spb_act_kind kind;
     uint16_t tenant;
-    char name[SPB_AUDIT_NAME_SIZE];     /* of the image */
+    char name[SPB_AUDIT_NAME_SIZE];     /* of the image, or guest */
     char new_name[SPB_AUDIT_NAME_SIZE]; /* RENAME */
-    uint8_t uuid[SPB_UUID_SIZE];        /* that the image has afterwards */
+    uint8_t uuid[SPB_UUID_SIZE];        /* that the image has afterwards; the guest's */
     uint8_t upload[16];
     bool new_identity;    /* IMPORT */
     uint32_t sector_size; /* IMPORT: S */

@@ -16,6 +16,7 @@
 #include "image.h"
 #include "services/image_life.h"
 #include "settle.h"
+#include "supervisor/adopt.h"
 #include "uploads_table.h"
 
 #define AUTO_PATH __attribute__((cleanup(free_path)))
@@ -284,6 +285,13 @@ spb_status spb_act_settle(const struct spb_settling *settling, enum spb_outcome 
         return settle_put(daemon, &detail, outcome, err);
     case SPB_ACT_ARTIFACT_DELETE:
         return settle_delete(daemon, &detail, outcome, err);
+    case SPB_ACT_GUEST_CREATE:
+    case SPB_ACT_GUEST_START:
+    case SPB_ACT_GUEST_STOP:
+    case SPB_ACT_GUEST_KILL:
+    case SPB_ACT_GUEST_DELETE:
+        *outcome = spb_guests_settle(daemon, &detail);
+        return spb_ok();
     }
     return spb_fail(err, SPB_CORRUPT, "an act of kind %d is not known", (int)detail.kind);
 }

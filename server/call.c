@@ -10,6 +10,7 @@
 #include "daemon.h"
 #include "image.h"
 #include "repeat.h"
+#include "supervisor/guest.h"
 #include "ttrpc/ttrpc.h"
 #include "uploads.h"
 
@@ -59,6 +60,7 @@ void spb_call_free(struct spb_call *call)
 
     if (call->upload != NULL)
         spb_upload_unref(call->upload);
+    spb_guest_unref(call->guest);
     if (call->image != NULL)
         spb_image_unref(call->image);
     spb_arena_done(&call->arena);

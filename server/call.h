@@ -22,6 +22,7 @@
 
 struct spb_daemon;
 struct spb_group;
+struct spb_guest;
 struct spb_image;
 struct spb_method;
 struct spb_open_group;
@@ -75,6 +76,7 @@ struct spb_call {
     ProtobufCMessage *request; /* in the arena */
     struct spb_image *image;   /* held, or NULL */
     struct spb_upload *upload; /* held, or NULL */
+    struct spb_guest *guest;   /* held, or NULL */
     void *state;               /* the handler's, in the arena */
     size_t reply_bytes;        /* about; a gate sets it where the reply may be large */
     int64_t deadline_ns;       /* 0: none */
@@ -93,6 +95,7 @@ struct spb_call {
     struct spb_open_group *open_group; /* its own intent; see intent.h */
     bool open_is_part;
     uint32_t first_change, change_count; /* of its image's group */
+    bool has_looked; /* at what the guest of its image wrote before it; see follow.h */
     atomic_bool cancelled;
     struct spb_arena arena;
     struct spb_call_cache *cache;

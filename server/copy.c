@@ -93,6 +93,8 @@ static void pass_on(struct spb_copies *copies)
 /* Holds the image, or says why that cannot be: in the actor's turn it is not being closed. */
 static bool hold(struct spb_call *call)
 {
+    if (spb_image_refuse_guests(call))
+        return false;
     if (spb_image_hold(call->image))
         return true;
     spb_image_set_unserved(call->image, call);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "actor.h"
+#include "attach.h"
 #include "audit/audit.h"
 #include "base/status.h"
 #include "conn.h"
@@ -24,6 +25,9 @@
 #include "settle.h"
 #include "scrub.h"
 #include "stores.h"
+#include "supervisor/adopt.h"
+#include "supervisor/guests.h"
+#include "supervisor/thread.h"
 #include "util.h"
 #include "waits.h"
 #include "watch.h"
@@ -232,6 +236,26 @@ static void stop_pool(struct spb_daemon *daemon)
     spb_loop_settle(daemon->loop); /* answers that nobody will flush any more */
 }
 
+static spb_status start_attachments(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_attachments_new(daemon, &daemon->attachments, err);
+}
+
+static void stop_attachments(struct spb_daemon *daemon)
+{
+    spb_attachments_free(daemon->attachments);
+}
+
+static spb_status start_looking(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_attachments_start(daemon->attachments, err);
+}
+
+static void stop_looking(struct spb_daemon *daemon)
+{
+    spb_attachments_stop(daemon->attachments);
+}
+
 static spb_status start_http(struct spb_daemon *daemon, struct spb_error *err)
 {
     return spb_http_new(daemon, &daemon->http, err);
@@ -245,6 +269,7 @@ static void stop_http(struct spb_daemon *daemon)
 
 static spb_status start_images(struct spb_daemon *daemon, struct spb_error *err)
 {
+    SPB_TRY(spb_adopt_load(daemon, err));
     SPB_TRY(spb_settle_acts(daemon, err));
     SPB_TRY(spb_stores_load(daemon, err));
     SPB_TRY(spb_registry_scan(daemon, err));
@@ -282,10 +307,14 @@ static const struct part {
     {"waits", start_waits, stop_waits},
     {"watches", start_watches, stop_watches},
     {"scrubs", start_scrubs, stop_scrubs},
+    {"attachments", start_attachments, stop_attachments},
     {"connections", start_conns, stop_conns},
+    {"guests", spb_guests_start, spb_guests_stop},
     {"workers", start_pool, stop_pool},
+    {"looking", start_looking, stop_looking},
     {"http", start_http, stop_http}, /* says that the images are not there yet */
     {"images", start_images, NULL},
+    {"supervision", spb_supervisor_start, spb_supervisor_stop},
     {"scrubbing", start_scrubbing, stop_scrubbing},
     {"listeners", start_listeners, stop_listeners},
 };

@@ -17,10 +17,12 @@
 #include "spaceblock/status.h"
 
 struct spb_actor;
+struct spb_attachments;
 struct spb_backups;
 struct spb_copies;
 struct spb_audit;
 struct spb_conns;
+struct spb_guests;
 struct spb_http;
 struct spb_listeners;
 struct spb_loop;
@@ -50,6 +52,7 @@ struct spb_daemon {
     struct spb_uploads *uploads;
     struct spb_copies *copies;
     struct spb_backups *backups;
+    struct spb_guests *guests; /* see supervisor/guests.h */
     struct spb_loop *loop;
     struct spb_metrics *metrics;
     struct spb_waits *waits;     /* the loop's thread */
@@ -57,6 +60,7 @@ struct spb_daemon {
     struct spb_scrubs *scrubs;   /* as scrub.h says */
     struct spb_conns *conns;
     struct spb_pool *pool;
+    struct spb_attachments *attachments; /* as attach.h says */
     struct spb_listeners *listeners;
     struct spb_http *http; /* NULL: not wanted */
     struct spb_notify notify;

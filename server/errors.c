@@ -53,6 +53,7 @@ static const int32_t rpc_codes[] = {
     [PB_REASON(STILL_RUNNING)] = 10,   [PB_REASON(OUTCOME_UNKNOWN)] = 13,
     [PB_REASON(REQUEST_MISMATCH)] = 3, [PB_REASON(IMAGE_QUARANTINED)] = 9,
     [PB_REASON(CANCELLED)] = 1,        [PB_REASON(AUDIT_UNAVAILABLE)] = 14,
+    [PB_REASON(GUEST_FAILED)] = 9,
 };
 
 PB_ErrorReason spb_reason_of(enum spb_code code)

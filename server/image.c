@@ -62,6 +62,7 @@ spb_status spb_image_new(struct spb_daemon *daemon, uint16_t tenant, const char 
     spb_actor_init(&image->actor);
     spb_watch_point_init(&image->watch);
     spb_scrub_point_init(&image->scrub);
+    spb_follow_point_init(&image->follow);
     *out = image;
     return spb_ok();
 }
@@ -78,6 +79,7 @@ void spb_image_unref(struct spb_image *image)
     spb_image_close(image);
     spb_registry_unclaim(image->daemon->registry, image);
     spb_scrub_point_done(image);
+    spb_follow_point_done(&image->follow);
     spb_actor_done(&image->actor);
     (void)pthread_cond_destroy(&image->unheld);
     (void)pthread_mutex_destroy(&image->lock);
@@ -100,12 +102,21 @@ void spb_image_close(struct spb_image *image)
 const char *spb_image_state_word(enum spb_image_state state)
 {
     static const char *const words[] = {
-        [SPB_IMAGE_READY] = "ready",     [SPB_IMAGE_READ_ONLY] = "read-only",
-        [SPB_IMAGE_DAMAGED] = "damaged", [SPB_IMAGE_UNAVAILABLE] = "unavailable",
-        [SPB_IMAGE_DELETED] = "deleted", [SPB_IMAGE_QUARANTINED] = "quarantined",
+        [SPB_IMAGE_READY] = "ready",       [SPB_IMAGE_READ_ONLY] = "read-only",
+        [SPB_IMAGE_DAMAGED] = "damaged",   [SPB_IMAGE_UNAVAILABLE] = "unavailable",
+        [SPB_IMAGE_DELETED] = "deleted",   [SPB_IMAGE_QUARANTINED] = "quarantined",
+        [SPB_IMAGE_ATTACHED] = "attached",
     };
 
     return words[state];
+}
+
+static void set_in_use_locked(const struct spb_image *image, struct spb_call *call)
+{
+    spb_call_set_fault(call, PB_REASON(IMAGE_IN_USE),
+                       "image %s is attached to guest %s, which alone may write it: it is neither "
+                       "changed nor copied nor checked until the guest has ended",
+                       call->image_text, image->guest);
 }
 
 /* The error of an image that is not served, or takes no changes. Under the lock. */
@@ -116,6 +127,10 @@ static void set_unserved_locked(const struct spb_image *image, struct spb_call *
 
     if (image->state == SPB_IMAGE_DELETED) {
         spb_dispatch_set_no_image(call);
+        return;
+    }
+    if (image->state == SPB_IMAGE_ATTACHED) {
+        set_in_use_locked(image, call);
         return;
     }
     if (image->state == SPB_IMAGE_DAMAGED)
@@ -142,21 +157,53 @@ enum spb_image_state spb_image_state(struct spb_image *image)
     return state;
 }
 
+bool spb_image_refuse_guests(struct spb_call *call)
+{
+    struct spb_image *image = call->image;
+
+    (void)pthread_mutex_lock(&image->lock);
+    bool has_guest = image->guest[0] != '\0';
+    if (has_guest)
+        set_in_use_locked(image, call);
+    (void)pthread_mutex_unlock(&image->lock);
+    return has_guest;
+}
+
+/* How a call gets to see the volume. */
+enum way { AT_ONCE, AFTER_THE_ACTOR, AFTER_A_LOOK, NOT_AT_ALL };
+
+static enum way way_locked(const struct spb_image *image, const struct spb_call *call)
+{
+    if (image->closing)
+        return AFTER_THE_ACTOR;
+    if (image->state == SPB_IMAGE_ATTACHED && !call->has_looked)
+        return AFTER_A_LOOK;
+    return image->volume != NULL ? AT_ONCE : NOT_AT_ALL;
+}
+
+/* Not at once. */
+static void put_off(struct spb_call *call, enum way way)
+{
+    if (way == AFTER_THE_ACTOR)
+        spb_actor_queue(call, &spb_op_again);
+    else if (way == AFTER_A_LOOK)
+        spb_follow_ask(call);
+    else
+        spb_call_send(call);
+}
+
 struct spb_volume *spb_image_read_begin(struct spb_call *call)
 {
     struct spb_image *image = call->image;
 
     (void)pthread_mutex_lock(&image->lock);
-    bool wait = image->closing;
-    if (!wait && image->volume != NULL)
+    enum way way = way_locked(image, call);
+    if (way == AT_ONCE)
         return image->volume;
-    if (!wait)
+    if (way == NOT_AT_ALL)
         set_unserved_locked(image, call);
     (void)pthread_mutex_unlock(&image->lock);
-    if (wait)
-        spb_actor_queue(call, &spb_op_again);
-    else
-        spb_call_send(call);
+    put_off(call, way);
     return NULL;
 }
 
@@ -168,19 +215,19 @@ void spb_image_read_end(struct spb_image *image)
 struct spb_volume *spb_image_hold_for(struct spb_call *call)
 {
     struct spb_image *image = call->image;
+    struct spb_volume *volume = NULL;
 
     (void)pthread_mutex_lock(&image->lock);
-    bool wait = image->closing;
-    struct spb_volume *volume = wait ? NULL : image->volume;
-    if (volume != NULL)
+    enum way way = way_locked(image, call);
+    if (way == AT_ONCE) {
+        volume = image->volume;
         image->holds++;
-    else if (!wait)
+    } else if (way == NOT_AT_ALL) {
         set_unserved_locked(image, call);
+    }
     (void)pthread_mutex_unlock(&image->lock);
-    if (wait)
-        spb_actor_queue(call, &spb_op_again);
-    else if (volume == NULL)
-        spb_call_send(call);
+    if (way != AT_ONCE)
+        put_off(call, way);
     return volume;
 }
 
@@ -203,15 +250,26 @@ void spb_image_unhold(struct spb_image *image)
     (void)pthread_mutex_unlock(&image->lock);
 }
 
-void spb_image_reclaim(struct spb_image *image)
+static void take_volume(struct spb_image *image, bool ends_watches)
 {
     (void)pthread_mutex_lock(&image->lock);
     image->closing = true;
-    spb_watch_end(image);
+    if (ends_watches)
+        spb_watch_end(image);
     spb_scrub_end(image);
     while (image->holds > 0)
         (void)pthread_cond_wait(&image->unheld, &image->lock);
     (void)pthread_mutex_unlock(&image->lock);
+}
+
+void spb_image_reclaim(struct spb_image *image)
+{
+    take_volume(image, true);
+}
+
+void spb_image_pause(struct spb_image *image)
+{
+    take_volume(image, false);
 }
 
 void spb_image_reclaim_done(struct spb_image *image)
@@ -281,6 +339,8 @@ static Spaceblock__V1__ImageState shown_state(enum spb_image_state state)
         return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_DAMAGED;
     case SPB_IMAGE_QUARANTINED:
         return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_QUARANTINED;
+    case SPB_IMAGE_ATTACHED:
+        return SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_ATTACHED;
     case SPB_IMAGE_UNAVAILABLE:
     case SPB_IMAGE_DELETED:
         break;

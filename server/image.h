@@ -14,7 +14,9 @@
 #include <stdint.h>
 
 #include "actor.h"
+#include "attach.h"
 #include "audit/tables.h"
+#include "follow.h"
 #include "spaceblock/group.h"
 #include "spaceblock/volume.h"
 #include "scrub.h"
@@ -30,6 +32,7 @@ enum spb_image_state {
     SPB_IMAGE_UNAVAILABLE, /* no volume: held by another owner, or cannot be read */
     SPB_IMAGE_QUARANTINED, /* no volume: not the image that the registry knows */
     SPB_IMAGE_DELETED,     /* no volume and no file */
+    SPB_IMAGE_ATTACHED,    /* a guest writes it: served from the disk; changes are refused */
 };
 
 struct spb_image {
@@ -43,10 +46,11 @@ struct spb_image {
     char name[SPB_IMAGE_NAME_MAX + 1];
     char *path; /* owned */
     struct spb_actor actor;
-    struct spb_image_row
-        row; /* the actor's; or who opens it first. id 0: not in the registry yet */
-    struct spb_watch_point watch; /* as watch.h says */
-    struct spb_scrub_point scrub; /* as scrub.h says */
+    struct spb_image_row row; /* the actor's; or who opens it first. id 0: not in the registry yet.
+                                 While a guest has the image, of who looks at it (follow.h) */
+    struct spb_watch_point watch;   /* as watch.h says */
+    struct spb_scrub_point scrub;   /* as scrub.h says */
+    struct spb_follow_point follow; /* as follow.h says */
 
     pthread_mutex_t lock;
     pthread_cond_t unheld;      /* holds fell to 0 */
@@ -59,6 +63,7 @@ struct spb_image {
     uint8_t incarnation[SPB_INCARNATION_SIZE]; /* as in the row */
     bool closing; /* being closed or reopened: who wants to read asks again through the actor */
     uint32_t holds;
+    char guest[SPB_GUEST_TEXT_SIZE]; /* who has it, whatever the state; empty: nobody */
 };
 
 /* name is checked. The caller has the one reference. */
@@ -83,11 +88,17 @@ void spb_image_open(struct spb_image *image);
 void spb_image_open_at_start(struct spb_image *image);
 /* Whether there are descriptors to open one more, before it is made. SPB_LIMIT. */
 SPB_MUST_USE spb_status spb_image_room(struct spb_error *err);
+/* The same with a device that a guest has had, which is handed over; it takes writes again. Another
+ * image than the registry knows is found before anything is written. */
+void spb_image_open_returned(struct spb_image *image, struct spb_device *device);
 /* Opens a volume that failed in place, and settles. On failure it stays as it is. */
 SPB_MUST_USE spb_status spb_image_recover(struct spb_image *image, struct spb_error *err);
 /* Cursors that were given out so far begin anew: the events are not those that they count. The
  * actor's. Blocks. */
 SPB_MUST_USE spb_status spb_image_renew(struct spb_image *image, struct spb_error *err);
+/* A new one for a row. */
+SPB_MUST_USE spb_status spb_image_draw_incarnation(struct spb_image_row *row,
+                                                   struct spb_error *err);
 /* Accepts one that is not open. No hold may be left; the actor's, or when there is none any more.
  */
 void spb_image_close(struct spb_image *image);
@@ -104,6 +115,10 @@ enum spb_image_state spb_image_state(struct spb_image *image);
 /* Sets the error of an image in this state on the call. */
 void spb_image_set_unserved(struct spb_image *image, struct spb_call *call);
 
+/* Sets the error, and returns true, where a guest has the image: it is neither changed nor copied
+ * nor checked then. */
+bool spb_image_refuse_guests(struct spb_call *call);
+
 /*
  * Keeps the volume open for a call's work on a worker. NULL: the call has been answered, or runs
  * again when the volume is to be had.
@@ -115,6 +130,9 @@ void spb_image_unhold(struct spb_image *image);
 
 /* The actor's: waits until nothing holds the volume, and keeps it so until done. */
 void spb_image_reclaim(struct spb_image *image);
+/* The same, but watches go on waiting: for who lets them look (spb_watch_notify) after
+ * spb_image_reclaim_done. */
+void spb_image_pause(struct spb_image *image);
 void spb_image_reclaim_done(struct spb_image *image);
 
 /*

@@ -1,6 +1,7 @@
 /*
- * Opening an image: what its file says, held against what the registry knows, and what a crash left
- * open, settled. What is found becomes the image's state in one step. Workers.
+ * Opening an image, also one that a guest has, or had: what its file says, held against what the
+ * registry knows, and what a crash left open, settled. What is found becomes the image's state in
+ * one step. Workers.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,8 @@ struct opening {
     struct spb_error why; /* of another state than READY */
     struct spb_image_row row;
     bool row_is_new; /* it differs from what the registry has */
+    bool from_guest; /* a guest writes it, or has written it */
+    char guest[SPB_GUEST_TEXT_SIZE];
 };
 
 static bool is_damage(enum spb_code code)
@@ -52,6 +55,11 @@ static spb_status open_device(struct opening *opening, bool writable, struct spb
     return options.sector_size == 0
                ? status
                : spb_volume_open(opening->device, &options, &opening->volume, err);
+}
+
+static bool is_known(const struct spb_image_row *row)
+{
+    return row->total_blocks != 0;
 }
 
 /* Without writing: on the device that is there, or on one opened for reading only. */
@@ -122,21 +130,11 @@ spb_status spb_image_room(struct spb_error *err)
                        : spb_fail_errno(err, SPB_LIMIT, number, "no room for one more image");
 }
 
-static void open_volume(struct opening *opening, const struct spb_image *image, bool sparing)
+/* The device is there, and may be written. */
+static void open_for_writing(struct opening *opening, const char *path)
 {
-    const char *path = image->path;
-    spb_status status = sparing ? check_descriptors(image->daemon, &opening->why) : spb_ok();
+    spb_status status = open_device(opening, true, &opening->why);
 
-    if (spb_is_ok(status))
-        status = spb_device_file_open(path, SPB_FILE_WRITE, &opening->device, &opening->why);
-    if (!spb_is_ok(status)) {
-        opening->device = NULL;
-        opening->state = SPB_IMAGE_UNAVAILABLE;
-        if (status.code != SPB_LOCKED && !is_out_of_descriptors(&opening->why))
-            open_for_reading(opening, path);
-        return;
-    }
-    status = open_device(opening, true, &opening->why);
     if (spb_is_ok(status)) {
         opening->device = NULL;
         opening->state = SPB_IMAGE_READY;
@@ -146,6 +144,53 @@ static void open_volume(struct opening *opening, const struct spb_image *image, 
         opening->state = SPB_IMAGE_UNAVAILABLE;
     } else {
         open_for_reading(opening, path);
+    }
+}
+
+static void open_volume(struct opening *opening, const struct spb_image *image, bool sparing)
+{
+    const char *path = image->path;
+    spb_status status = sparing ? check_descriptors(image->daemon, &opening->why) : spb_ok();
+
+    if (spb_is_ok(status))
+        status = spb_device_file_open(path, SPB_FILE_WRITE, &opening->device, &opening->why);
+    if (spb_is_ok(status)) {
+        open_for_writing(opening, path);
+        return;
+    }
+    opening->device = NULL;
+    opening->state = SPB_IMAGE_UNAVAILABLE;
+    if (status.code != SPB_LOCKED && !is_out_of_descriptors(&opening->why))
+        open_for_reading(opening, path);
+}
+
+/* What a guest has made of the superblock: one that is whole, but not the registry's, is no damage.
+ */
+static enum spb_image_state state_of_failure(const struct opening *opening, enum spb_code code)
+{
+    if ((code == SPB_BAD_SIZE || code == SPB_BAD_DP_AREA) && is_known(&opening->row))
+        return SPB_IMAGE_QUARANTINED;
+    return is_damage(code) ? SPB_IMAGE_DAMAGED : SPB_IMAGE_UNAVAILABLE;
+}
+
+/* Without writing: a guest has it. The device is there, or opened beside the guest. */
+static void open_lent(struct opening *opening, const char *path)
+{
+    spb_status status = spb_ok();
+
+    if (opening->device == NULL)
+        status = spb_device_file_open(path, SPB_FILE_LENT, &opening->device, &opening->why);
+    if (!spb_is_ok(status)) {
+        opening->device = NULL;
+        opening->state = SPB_IMAGE_UNAVAILABLE;
+        return;
+    }
+    status = open_device(opening, false, &opening->why);
+    if (spb_is_ok(status)) {
+        opening->device = NULL;
+        opening->state = SPB_IMAGE_ATTACHED;
+    } else {
+        opening->state = state_of_failure(opening, status.code);
     }
 }
 
@@ -169,12 +214,8 @@ static void check_tenant(struct opening *opening, const struct spb_image *image)
     (void)spb_fail(&opening->why, SPB_CORRUPT,
                    "the superblock names tenant %u, the folder is tenant %u's", (unsigned)found,
                    (unsigned)image->tenant);
-    turn_away(opening, SPB_IMAGE_DAMAGED);
-}
-
-static bool is_known(const struct spb_image_row *row)
-{
-    return row->total_blocks != 0;
+    turn_away(opening, opening->from_guest && is_known(&opening->row) ? SPB_IMAGE_QUARANTINED
+                                                                      : SPB_IMAGE_DAMAGED);
 }
 
 /* The registry is the authority for uuid and size: somebody changed the file, or the superblock. */
@@ -223,7 +264,7 @@ static void claim_uuid(struct opening *opening, struct spb_image *image)
 
 /* ---- What the registry is to know --------------------------------------------------------- */
 
-static spb_status draw_incarnation(struct spb_image_row *row, struct spb_error *err)
+spb_status spb_image_draw_incarnation(struct spb_image_row *row, struct spb_error *err)
 {
     if (getrandom(row->incarnation, sizeof(row->incarnation), 0) ==
         (ssize_t)sizeof(row->incarnation))
@@ -242,7 +283,7 @@ static spb_status check_pointer(struct spb_image *image, struct spb_volume *volu
     spb_log(&image->daemon->log, SPB_LOG_WARN, "events-behind", SPB_NUMBER("tenant", image->tenant),
             SPB_TEXT("name", image->name), SPB_NUMBER("pointer", pointer),
             SPB_NUMBER("known", row->event_pointer));
-    SPB_TRY(draw_incarnation(row, err));
+    SPB_TRY(spb_image_draw_incarnation(row, err));
     row->event_pointer = pointer;
     *changed = true;
     return spb_ok();
@@ -262,7 +303,7 @@ static spb_status adopt_identity(struct opening *opening, const struct spb_image
     row->total_blocks = super->total_blocks;
     row->event_pointer = spb_event_pointer(opening->volume);
     opening->row_is_new = true;
-    return draw_incarnation(row, err);
+    return spb_image_draw_incarnation(row, err);
 }
 
 struct search {
@@ -294,6 +335,17 @@ static spb_status register_row(struct spb_image *image, struct spb_image_row *ro
     return spb_rows_put_image(audit, row, err);
 }
 
+/* Whoever hears of events that a guest appended has cursors beyond what is known otherwise. */
+static void note_guests_events(struct opening *opening)
+{
+    uint32_t pointer = spb_event_pointer(opening->volume);
+
+    if (!opening->from_guest || pointer <= opening->row.event_pointer)
+        return;
+    opening->row.event_pointer = pointer;
+    opening->row_is_new = true;
+}
+
 static spb_status reconcile(struct opening *opening, struct spb_image *image, struct spb_error *err)
 {
     struct spb_image_row *row = &opening->row;
@@ -303,6 +355,7 @@ static spb_status reconcile(struct opening *opening, struct spb_image *image, st
     else if (opening->state == SPB_IMAGE_READY)
         SPB_TRY(spb_settle_image(image, opening->volume, err));
     SPB_TRY(check_pointer(image, opening->volume, row, &opening->row_is_new, err));
+    note_guests_events(opening);
     return opening->row_is_new ? register_row(image, row, err) : spb_ok();
 }
 
@@ -336,6 +389,8 @@ static void adopt(struct spb_image *image, const struct opening *opening)
         image->reason_code = opening->why.code;
         (void)snprintf(image->reason, sizeof(image->reason), "%s", opening->why.text);
     }
+    if (opening->guest[0] != '\0')
+        memcpy(image->guest, opening->guest, sizeof(image->guest));
     image->row = opening->row;
     memcpy(image->incarnation, opening->row.incarnation, sizeof(image->incarnation));
     if (opening->volume != NULL) {
@@ -345,38 +400,88 @@ static void adopt(struct spb_image *image, const struct opening *opening)
     show_row(image);
 }
 
+/* It cannot be brought in line with the registry. */
+static void note_disorder(struct opening *opening, const struct spb_image *image,
+                          const struct spb_error *err)
+{
+    spb_log(&image->daemon->log, SPB_LOG_ERROR, "image-not-in-order",
+            SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
+            SPB_TEXT("reason", err->text));
+    (void)spb_fail(&opening->why, err->code,
+                   "what a crash left open could not be settled, or its row in the registry not "
+                   "be written (%s): see the server's log",
+                   spb_code_name(err->code));
+    opening->row = image->row;
+    if (opening->state == SPB_IMAGE_ATTACHED)
+        turn_away(opening, SPB_IMAGE_UNAVAILABLE);
+    else
+        opening->state = SPB_IMAGE_READ_ONLY;
+}
+
+static void identify(struct opening *opening, const struct spb_image *image)
+{
+    check_tenant(opening, image);
+    check_identity(opening);
+}
+
+/* What the file holds is found: who it is, and into the image. */
+static void settle_in(struct opening *opening, struct spb_image *image)
+{
+    struct spb_error err;
+
+    spb_device_close(opening->device);
+    identify(opening, image);
+    claim_uuid(opening, image);
+    if (opening->volume != NULL && !spb_is_ok(reconcile(opening, image, &err)))
+        note_disorder(opening, image, &err);
+    if (opening->state == SPB_IMAGE_ATTACHED)
+        (void)spb_fail(&opening->why, SPB_LOCKED, "guest %s", opening->guest);
+    (void)pthread_mutex_lock(&image->lock);
+    adopt(image, opening);
+    (void)pthread_mutex_unlock(&image->lock);
+    bool ready = opening->state == SPB_IMAGE_READY;
+    if (ready)
+        spb_uploads_attach(image->daemon->uploads, image);
+    if (opening->state == SPB_IMAGE_ATTACHED)
+        spb_attach_begin_look(image->daemon->attachments, image);
+    spb_log(&image->daemon->log,
+            ready || opening->state == SPB_IMAGE_ATTACHED ? SPB_LOG_INFO : SPB_LOG_WARN,
+            "image-opened", SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
+            SPB_TEXT("state", spb_image_state_word(opening->state)),
+            SPB_TEXT("reason", ready ? "" : opening->why.text));
+}
+
 static void open_image(struct spb_image *image, bool sparing)
 {
     struct opening opening = {.state = SPB_IMAGE_UNAVAILABLE, .row = image->row};
-    struct spb_error err;
 
-    open_volume(&opening, image, sparing);
-    spb_device_close(opening.device);
-    check_tenant(&opening, image);
-    check_identity(&opening);
-    claim_uuid(&opening, image);
-    if (opening.volume != NULL && !spb_is_ok(reconcile(&opening, image, &err))) {
-        opening.state = SPB_IMAGE_READ_ONLY;
-        spb_log(&image->daemon->log, SPB_LOG_ERROR, "image-not-in-order",
-                SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
-                SPB_TEXT("reason", err.text));
-        (void)spb_fail(
-            &opening.why, err.code,
-            "what a crash left open could not be settled, or its row in the registry not "
-            "be written (%s): see the server's log",
-            spb_code_name(err.code));
-        opening.row = image->row;
+    opening.from_guest = spb_attach_is_expected(image->daemon->attachments, image, opening.guest);
+    if (opening.from_guest)
+        open_lent(&opening, image->path);
+    else
+        open_volume(&opening, image, sparing);
+    settle_in(&opening, image);
+}
+
+void spb_image_open_returned(struct spb_image *image, struct spb_device *device)
+{
+    struct opening opening = {
+        .state = SPB_IMAGE_UNAVAILABLE,
+        .row = image->row,
+        .device = device,
+        .from_guest = true,
+    };
+
+    open_lent(&opening, image->path);
+    if (opening.volume != NULL)
+        identify(&opening, image);
+    /* It is the image that was lent. */
+    if (opening.volume != NULL) {
+        opening.device = spb_volume_release(opening.volume);
+        opening.volume = NULL;
+        open_for_writing(&opening, image->path);
     }
-    (void)pthread_mutex_lock(&image->lock);
-    adopt(image, &opening);
-    (void)pthread_mutex_unlock(&image->lock);
-    bool ready = opening.state == SPB_IMAGE_READY;
-    if (ready)
-        spb_uploads_attach(image->daemon->uploads, image);
-    spb_log(&image->daemon->log, ready ? SPB_LOG_INFO : SPB_LOG_WARN, "image-opened",
-            SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
-            SPB_TEXT("state", spb_image_state_word(opening.state)),
-            SPB_TEXT("reason", ready ? "" : opening.why.text));
+    settle_in(&opening, image);
 }
 
 void spb_image_open(struct spb_image *image)
@@ -419,7 +524,7 @@ spb_status spb_image_renew(struct spb_image *image, struct spb_error *err)
 
     SPB_ASSERT(image->volume != NULL);
     row.event_pointer = spb_event_pointer(image->volume);
-    SPB_TRY(draw_incarnation(&row, err));
+    SPB_TRY(spb_image_draw_incarnation(&row, err));
     SPB_TRY(spb_rows_put_image(image->daemon->audit, &row, err));
     (void)pthread_mutex_lock(&image->lock);
     image->row = row;

@@ -62,6 +62,24 @@ struct spb_limits {
     uint64_t replay_entries_max;
     uint64_t replay_life_s;
     uint64_t outcomes_batch_ms;
+    /* Guests. */
+    uint64_t guests_max;
+    uint64_t guests_tenant_max;
+    uint64_t guests_tenant_memory_max_bytes;
+    uint64_t guests_tenant_cpus_max;
+    uint64_t guest_memory_max_bytes;
+    uint64_t guest_cpus_max;
+    uint64_t guest_starts_max;
+    uint64_t guest_start_ms;
+    uint64_t guest_boot_ms;
+    uint64_t guest_stop_ms;
+    uint64_t guest_quit_ms;
+    uint64_t guest_monitor_ms;
+    uint64_t guest_backoff_ms;
+    uint64_t guest_backoff_max_ms;
+    uint64_t guest_healthy_ms;
+    uint64_t console_memory_bytes;
+    uint64_t console_log_max_bytes;
     /* The HTTP listener. */
     uint64_t http_connections_max;
     uint64_t http_connection_ms;

@@ -18,6 +18,7 @@
 /* About what an answer may have, with what is needed to make it. */
 #define SMALL_REPLY (128u * 1024)
 #define LIST_REPLY (512u * 1024)
+#define CONSOLE_REPLY (600u * 1024)
 #define EVENTS_REPLY (2u * 1024 * 1024)
 #define AUDIT_REPLY SPB_REPLY_MAX
 
@@ -100,6 +101,29 @@ static const struct spb_method methods[] = {
      ID(DeleteArtifactRequest), .gate = spb_artifacts_delete_gate, .handler = spb_artifacts_delete},
     {PACKAGE "Images", "Scrub", REQUEST(scrub_image_request), SPB_CONTROL_MAX,
      IMAGE(ScrubImageRequest), .gate = spb_images_scrub_gate, .handler = spb_images_scrub},
+    {PACKAGE "Guests", "Create", REQUEST(create_guest_request), SPB_CONTROL_MAX,
+     ID(CreateGuestRequest), .gate = spb_guests_create_gate, .handler = spb_guests_create},
+    {PACKAGE "Guests", "Start", REQUEST(start_guest_request), SPB_CONTROL_MAX,
+     ID(StartGuestRequest), .gate = spb_guests_start_gate, .handler = spb_guests_start_one},
+    {PACKAGE "Guests", "Stop", REQUEST(stop_guest_request), SPB_CONTROL_MAX, ID(StopGuestRequest),
+     .gate = spb_guests_stop_gate, .handler = spb_guests_stop_one},
+    {PACKAGE "Guests", "Kill", REQUEST(kill_guest_request), SPB_CONTROL_MAX, ID(KillGuestRequest),
+     .gate = spb_guests_kill_gate, .handler = spb_guests_kill_one},
+    {PACKAGE "Guests", "Delete", REQUEST(delete_guest_request), SPB_CONTROL_MAX,
+     ID(DeleteGuestRequest), .gate = spb_guests_delete_gate, .handler = spb_guests_delete_one},
+    {PACKAGE "Guests", "Get", REQUEST(get_guest_request), SPB_CONTROL_MAX,
+     .gate = spb_guests_get_gate, .handler = spb_guests_get},
+    {PACKAGE "Guests", "List", REQUEST(list_guests_request), SPB_CONTROL_MAX,
+     .gate = spb_guests_list_gate, .reply_bytes = LIST_REPLY, .handler = spb_guests_list_all},
+    {PACKAGE "Guests", "Wait", REQUEST(wait_guest_request), SPB_CONTROL_MAX,
+     .gate = spb_guests_wait_gate, .handler = spb_guests_wait},
+    {PACKAGE "Guests", "Stats", REQUEST(guest_stats_request), SPB_CONTROL_MAX,
+     .gate = spb_guests_stats_gate, .handler = spb_guests_stats},
+    {PACKAGE "Guests", "ReadConsole", REQUEST(read_console_request), SPB_CONTROL_MAX,
+     .gate = spb_guests_read_console_gate, .reply_bytes = CONSOLE_REPLY,
+     .handler = spb_guests_read_console},
+    {PACKAGE "Guests", "WriteConsole", REQUEST(write_console_request), SPB_CONTROL_MAX,
+     .gate = spb_guests_write_console_gate, .handler = spb_guests_write_console},
     {PACKAGE "Health", "Check", REQUEST(health_check_request), SPB_CONTROL_MAX,
      .while_draining = true, .handler = spb_health_check},
     {"grpc.health.v1.Health", "Check", REQUEST(health_check_request), SPB_CONTROL_MAX,

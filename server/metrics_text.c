@@ -176,7 +176,7 @@ static void write_connections(FILE *out, struct spb_daemon *daemon)
 /* ---- Images ------------------------------------------------------------------------------- */
 
 #define PAGE 256u
-#define STATES 6u
+#define STATES 7u
 
 static const char *const state_names[STATES] = {
     [SPB_IMAGE_READY] = "ready",
@@ -185,6 +185,7 @@ static const char *const state_names[STATES] = {
     [SPB_IMAGE_UNAVAILABLE] = "unavailable",
     [SPB_IMAGE_QUARANTINED] = "quarantined",
     [SPB_IMAGE_DELETED] = "deleted",
+    [SPB_IMAGE_ATTACHED] = "attached",
 };
 
 struct tally {

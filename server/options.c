@@ -80,6 +80,100 @@ static void show_log_level(const struct spb_options *options, const char *name, 
     (void)fprintf(out, "%s = %s\n", name, spb_log_level_name(options->log_level));
 }
 
+static spb_status take_folder(char path[SPB_PATH_SIZE], const char *text, struct spb_error *err)
+{
+    size_t n = strlen(text);
+
+    if (*text != '/' || n >= SPB_PATH_SIZE)
+        return spb_fail(err, SPB_INVALID, "found \"%.64s\", expected an absolute path", text);
+    memcpy(path, text, n + 1);
+    return spb_ok();
+}
+
+static spb_status take_run_dir(struct spb_options *options, const char *text, struct spb_error *err)
+{
+    return take_folder(options->run_dir, text, err);
+}
+
+/* Its default depends on another option: nothing is said in its place. */
+static void show_run_dir(const struct spb_options *options, const char *name, FILE *out)
+{
+    if (options->run_dir[0] != '\0')
+        (void)fprintf(out, "%s = %s\n", name, options->run_dir);
+    else
+        (void)fprintf(out, "%s = %s/run\n", name, options->data_dir);
+}
+
+static spb_status take_qemu(struct spb_options *options, const char *text, struct spb_error *err)
+{
+    size_t n = strlen(text);
+
+    if (n == 0 || n >= sizeof(options->qemu) || (strchr(text, '/') != NULL && *text != '/'))
+        return spb_fail(err, SPB_INVALID,
+                        "found \"%.64s\", expected a program's name or its absolute path", text);
+    memcpy(options->qemu, text, n + 1);
+    return spb_ok();
+}
+
+static void show_qemu(const struct spb_options *options, const char *name, FILE *out)
+{
+    (void)fprintf(out, "%s = %s\n", name, options->qemu);
+}
+
+static spb_status take_guest_files(struct spb_options *options, const char *text,
+                                   struct spb_error *err)
+{
+    if (strcmp(text, "off") != 0)
+        return take_folder(options->guest_files, text, err);
+    options->guest_files[0] = '\0';
+    return spb_ok();
+}
+
+static void show_guest_files(const struct spb_options *options, const char *name, FILE *out)
+{
+    (void)fprintf(out, "%s = %s\n", name,
+                  options->guest_files[0] == '\0' ? "off" : options->guest_files);
+}
+
+static const char *const accelerators[] = {
+    [SPB_ACCELERATOR_AUTO] = "auto",
+    [SPB_ACCELERATOR_KVM] = "kvm",
+    [SPB_ACCELERATOR_TCG] = "tcg",
+};
+
+static spb_status take_accelerator(struct spb_options *options, const char *text,
+                                   struct spb_error *err)
+{
+    for (size_t i = 0; i < SPB_COUNT(accelerators); i++) {
+        if (strcmp(text, accelerators[i]) == 0) {
+            options->accelerator = (enum spb_accelerator)i;
+            return spb_ok();
+        }
+    }
+    return spb_fail(err, SPB_INVALID, "found \"%.64s\", expected auto, kvm or tcg", text);
+}
+
+static void show_accelerator(const struct spb_options *options, const char *name, FILE *out)
+{
+    (void)fprintf(out, "%s = %s\n", name, accelerators[options->accelerator]);
+}
+
+static spb_status take_cgroup(struct spb_options *options, const char *text, struct spb_error *err)
+{
+    options->no_cgroup = strcmp(text, "off") == 0;
+    if (!options->no_cgroup && strcmp(text, "auto") != 0)
+        return take_folder(options->cgroup, text, err);
+    options->cgroup[0] = '\0';
+    return spb_ok();
+}
+
+static void show_cgroup(const struct spb_options *options, const char *name, FILE *out)
+{
+    const char *word = options->no_cgroup ? "off" : "auto";
+
+    (void)fprintf(out, "%s = %s\n", name, options->cgroup[0] == '\0' ? word : options->cgroup);
+}
+
 static const struct spb_option_row rows[] = {
     {"server", "data_dir", "D", "folder of images and of the daemon's own files; made if absent",
      false, false, take_data_dir, show_data_dir},
@@ -93,6 +187,22 @@ static const struct spb_option_row rows[] = {
      false, take_http, show_http},
     {"server", "log_level", "L", "error, warn, info (default) or debug; logs go to stderr", true,
      false, take_log_level, show_log_level},
+    {"server", "run_dir", "D",
+     "folder of the sockets of running guests, this daemon's alone; made if absent. Default: "
+     "DATA_DIR/run",
+     false, false, take_run_dir, show_run_dir},
+    {"server", "qemu", "PROGRAM", "what runs guests: a name or a path. Default: qemu-system-x86_64",
+     false, false, take_qemu, show_qemu},
+    {"server", "guest_files", "D",
+     "folder of kernels and initial RAM disks that guests may name; off (default): none", false,
+     false, take_guest_files, show_guest_files},
+    {"server", "accelerator", "A",
+     "of guests that say none: kvm, tcg, or auto (default): KVM where it was proven to run guests",
+     false, false, take_accelerator, show_accelerator},
+    {"server", "cgroup", "D",
+     "cgroup (version 2) delegated to the daemon, for one of each guest; auto (default): where "
+     "systemd delegated one; off: none",
+     false, false, take_cgroup, show_cgroup},
 };
 
 const struct spb_option_row *spb_option_rows(size_t *count)
@@ -103,7 +213,7 @@ const struct spb_option_row *spb_option_rows(size_t *count)
 
 void spb_options_init(struct spb_options *options)
 {
-    *options = (struct spb_options){.log_level = SPB_LOG_INFO};
+    *options = (struct spb_options){.log_level = SPB_LOG_INFO, .qemu = "qemu-system-x86_64"};
     spb_limits_init(&options->limits);
 }
 

@@ -17,6 +17,9 @@
 #define SPB_PATH_SIZE 4096
 #define SPB_CONFIG_USUAL "/etc/spaceblock/spaceblockd.conf"
 
+/* What guests run on that do not say. */
+enum spb_accelerator { SPB_ACCELERATOR_AUTO, SPB_ACCELERATOR_KVM, SPB_ACCELERATOR_TCG };
+
 struct spb_options {
     char data_dir[SPB_PATH_SIZE];
     struct spb_endpoint listen[SPB_LISTEN_MAX]; /* in the order given */
@@ -25,6 +28,12 @@ struct spb_options {
     bool has_http;
     struct spb_endpoint http;
     enum spb_log_level log_level;
+    char run_dir[SPB_PATH_SIZE]; /* empty: DATA_DIR/run */
+    char qemu[SPB_PATH_SIZE];
+    char guest_files[SPB_PATH_SIZE]; /* empty: none */
+    enum spb_accelerator accelerator;
+    char cgroup[SPB_PATH_SIZE]; /* empty: as found */
+    bool no_cgroup;
     struct spb_limits limits;
     char config[SPB_PATH_SIZE]; /* the file that was read; empty: none */
     bool help, version, check;  /* of the first two, nothing else counts then */

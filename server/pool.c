@@ -9,11 +9,12 @@
 #include "base/status.h"
 #include "util.h"
 
-#define WORKERS_MIN 10
+#define WORKERS_MIN 12
 #define WORKERS_MAX 32
 /* Shares of ten; what they leave is the commits' alone. */
 #define BULK_SHARE 4u
 #define ALONE_SHARE 3u
+#define LOOK_SHARE 2u
 
 struct queue {
     struct spb_task *first, *last;
@@ -153,6 +154,7 @@ spb_status spb_pool_new(struct spb_pool **out, struct spb_error *err)
     (void)pthread_mutex_init(&pool->lock, NULL);
     (void)pthread_cond_init(&pool->work, NULL);
     pool->most[SPB_LANE_COMMIT] = (unsigned)wanted;
+    pool->most[SPB_LANE_LOOK] = (unsigned)wanted * LOOK_SHARE / 10;
     pool->most[SPB_LANE_BULK] = (unsigned)wanted * BULK_SHARE / 10;
     pool->most[SPB_LANE_ALONE] = (unsigned)wanted * ALONE_SHARE / 10;
     int number = start_workers(pool, wanted);

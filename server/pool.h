@@ -1,9 +1,10 @@
 /*
- * A small pool of worker threads with three lanes. SPB_LANE_COMMIT is for short turns of image
- * actors. SPB_LANE_BULK is for reads and uploads. SPB_LANE_ALONE is for what has an image to
- * itself, which may take long and may wait for bulk tasks. The latter two never get all workers,
- * nor each other's: commits always find one, and who waits for bulk tasks does not keep them from
- * running.
+ * A small pool of worker threads with four lanes. SPB_LANE_COMMIT is for short turns of image
+ * actors. SPB_LANE_LOOK is for looking at images that guests write, which may take many tries.
+ * SPB_LANE_BULK is for reads and uploads. SPB_LANE_ALONE is for what has an image to
+ * itself, which may take long and may wait for bulk tasks. All but the first never get all
+ * workers, nor each other's: commits always find one, and who waits for bulk tasks does not keep
+ * them from running.
  *
  * Tasks are embedded in what they work on, so that queueing never fails. Any thread.
  */
@@ -12,7 +13,7 @@
 
 #include "spaceblock/status.h"
 
-enum spb_lane { SPB_LANE_COMMIT, SPB_LANE_BULK, SPB_LANE_ALONE, SPB_LANE_COUNT };
+enum spb_lane { SPB_LANE_COMMIT, SPB_LANE_LOOK, SPB_LANE_BULK, SPB_LANE_ALONE, SPB_LANE_COUNT };
 
 struct spb_task {
     struct spb_task *next;
@@ -21,7 +22,7 @@ struct spb_task {
 
 struct spb_pool;
 
-/* Workers: twice the processors, from 10 to 32. They take no signals. */
+/* Workers: twice the processors, from 12 to 32. They take no signals. */
 SPB_MUST_USE spb_status spb_pool_new(struct spb_pool **pool, struct spb_error *err);
 /* Runs what is queued, then ends the workers. Accepts NULL. Blocks. */
 void spb_pool_free(struct spb_pool *pool);

@@ -28,6 +28,11 @@ static const struct spb_settler settlers[] = {
     {SPB_GROUP_OTHER, "Uploads.Start", spb_act_settle},
     {SPB_GROUP_OTHER, "Uploads.Abort", spb_act_settle},
     {SPB_GROUP_OTHER, "Artifacts.Delete", spb_act_settle},
+    {SPB_GROUP_OTHER, "Guests.Create", spb_act_settle},
+    {SPB_GROUP_OTHER, "Guests.Start", spb_act_settle},
+    {SPB_GROUP_OTHER, "Guests.Stop", spb_act_settle},
+    {SPB_GROUP_OTHER, "Guests.Kill", spb_act_settle},
+    {SPB_GROUP_OTHER, "Guests.Delete", spb_act_settle},
 };
 
 static const char *const outcome_words[] = {

@@ -21,6 +21,7 @@
 #define PREFIX ".upload-" /* and the upload's id in hex */
 #define HEX_SIZE (2u * SPB_UPLOAD_ID_SIZE)
 #define WHAT "an upload"
+#define PUSH_BYTES ((uint64_t)2 << 20)
 
 static const char *parent_of(const struct spb_daemon *daemon, enum spb_upload_kind kind)
 {
@@ -90,10 +91,22 @@ static spb_status resume(struct spb_upload *upload, struct spb_error *err)
     return spb_ok();
 }
 
+/* The disk begins with what was written while more comes: a sync then waits for the last of it
+ * only. Nothing is durable by that, and what fails is told by the sync. */
+static void push(const struct spb_upload *upload, uint64_t end)
+{
+    uint64_t begin = upload->next_offset / PUSH_BYTES * PUSH_BYTES;
+
+    if (end / PUSH_BYTES * PUSH_BYTES > begin)
+        (void)sync_file_range(upload->fd, (off_t)begin, (off_t)(end - begin),
+                              SYNC_FILE_RANGE_WRITE);
+}
+
 static spb_status take_bytes(struct spb_upload *upload, const void *data, size_t n,
                              struct spb_error *err)
 {
     SPB_TRY(spb_file_write(upload->fd, upload->next_offset, data, n, WHAT, err));
+    push(upload, upload->next_offset + n);
     upload->crc = spb_crc32c(upload->crc, data, n);
     return spb_ok();
 }

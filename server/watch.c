@@ -645,8 +645,10 @@ static void pass(struct spb_image *image)
     if (point->count == 0)
         return;
     (void)pthread_mutex_lock(&image->lock);
+    /* Who only pauses the image lets all look again afterwards. */
+    bool paused = !ended && image->closing;
     is_served = image->volume != NULL;
-    if (!ended && is_served && !image->closing) {
+    if (!ended && is_served && !paused) {
         view_locked(image, &view);
         read_ends(&view);
         point->pointer = view.pointer;
@@ -654,6 +656,8 @@ static void pass(struct spb_image *image)
     }
     is_served = is_served || image->closing;
     (void)pthread_mutex_unlock(&image->lock);
+    if (paused)
+        return;
     if (!good)
         end_all(image, is_served);
     else if (chunk.to > chunk.from || chunk.to > point->seen)

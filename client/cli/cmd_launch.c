@@ -110,7 +110,7 @@ static const char *ending_key(const struct cli_qemu_result *result)
         [SPB_ENDING_NONE] = "none",       [SPB_ENDING_POWEROFF] = "poweroff",
         [SPB_ENDING_REBOOT] = "reboot",   [SPB_ENDING_PANIC] = "panic",
         [SPB_ENDING_STOPPED] = "stopped", [SPB_ENDING_CRASHED] = "qemu-failed",
-        [SPB_ENDING_LOST] = "lost",
+        [SPB_ENDING_LOST] = "lost",       [SPB_ENDING_NOT_STARTED] = "not-started",
     };
 
     return keys[result->ending];
@@ -130,6 +130,7 @@ static int exit_code(const struct cli_qemu_result *result)
     case SPB_ENDING_NONE:
     case SPB_ENDING_CRASHED:
     case SPB_ENDING_LOST:
+    case SPB_ENDING_NOT_STARTED:
         break;
     }
     return result->was_asked ? CLI_EXIT_STOPPED : CLI_EXIT_QEMU;

@@ -98,7 +98,7 @@ SPB_MUST_USE spb_status cli_from_product(const Spaceblock__V1__Product *message,
                                          struct spb_product *product, struct spb_error *err);
 SPB_MUST_USE spb_status cli_from_finding(const Spaceblock__V1__Finding *message,
                                          struct spb_finding *finding, struct spb_error *err);
-/* "ready", "read-only", "damaged", "unavailable", "quarantined" or "unknown". */
+/* "ready", "read-only", "damaged", "unavailable", "quarantined", "attached" or "unknown". */
 const char *cli_image_state_name(Spaceblock__V1__ImageState state);
 /* SPB_PROTOCOL, with the method's name, for an answer that leaves out what it must have. */
 spb_status cli_answer_lacks(const struct cli_method *method, const char *field,

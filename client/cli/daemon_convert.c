@@ -158,6 +158,8 @@ const char *cli_image_state_name(Spaceblock__V1__ImageState state)
         return "unavailable";
     case SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_QUARANTINED:
         return "quarantined";
+    case SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_ATTACHED:
+        return "attached";
     default:
         return "unknown";
     }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,8 @@
 
 #include "cli/durable.h"
 #include "spaceblock/client.h"
+
+#define PUSH_BYTES ((uint64_t)4 << 20)
 
 static spb_status fail_path(struct spb_error *err, const char *what, const char *path)
 {
@@ -149,10 +150,25 @@ spb_status cli_output_open(const char *path, struct cli_output *output, struct s
     return status;
 }
 
+/* The disk begins with what was written while more comes: commit then waits for the last of it
+ * only. This makes nothing durable, and a failure is told by commit. */
+static void push(struct cli_output *output, size_t n)
+{
+    output->pushed += n;
+    if (!output->named || output->pushed < PUSH_BYTES)
+        return;
+    off_t end = lseek(output->fd, 0, SEEK_CUR);
+    if (end >= (off_t)output->pushed)
+        (void)sync_file_range(output->fd, end - (off_t)output->pushed, (off_t)output->pushed,
+                              SYNC_FILE_RANGE_WRITE);
+    output->pushed = 0;
+}
+
 spb_status cli_output_write(void *user, const void *data, size_t n, struct spb_error *err)
 {
     struct cli_output *output = user;
     const uint8_t *at = data;
+    size_t total = n;
 
     while (n > 0) {
         ssize_t done = write(output->fd, at, n);
@@ -163,6 +179,7 @@ spb_status cli_output_write(void *user, const void *data, size_t n, struct spb_e
         at += done;
         n -= (size_t)done;
     }
+    push(output, total);
     return spb_ok();
 }
 

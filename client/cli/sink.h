@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/status.h"
@@ -17,6 +18,7 @@ struct cli_output {
     bool named;      /* a file that commit gives its name */
     bool replaces;   /* there is one of that name, whose mode it takes */
     mode_t mode;     /* of that one */
+    uint64_t pushed; /* bytes written since the kernel was last told to begin with them */
     char *path;      /* owned; the final name */
     char *temporary; /* owned; the name it has until then, or NULL while it has none */
 };

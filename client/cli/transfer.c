@@ -5,6 +5,7 @@
  */
 #include "cli/transfer.h"
 
+#include <malloc.h>
 #include <spaceblock/v1/uploads.pb-c.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "base/crc32c.h"
 
 #define RPC_FAILED_PRECONDITION 9
+#define KEPT_BYTES (16 << 20)
 #define LAST_WAITS 2u /* of CLI_WAIT_MS, for calls in flight after an interrupt */
 
 struct transfer;
@@ -19,10 +21,13 @@ struct transfer;
 struct lane {
     struct transfer *transfer;
     uint64_t offset;
-    size_t size;   /* bytes of the chunk */
-    bool is_busy;  /* a call is in flight */
-    bool is_full;  /* fetched, and not handed on yet */
-    uint8_t *data; /* owned; a chunk */
+    size_t size;  /* bytes of the chunk */
+    bool is_busy; /* a call is in flight */
+    /* Sending: room for a chunk. Owned. */
+    uint8_t *data;
+    /* Fetching: the answer that has the bytes, until they were handed on; bytes is of it. Owned. */
+    ProtobufCMessage *answer;
+    const uint8_t *bytes;
 };
 
 struct transfer {
@@ -33,25 +38,39 @@ struct transfer {
     struct spb_error *err;
 };
 
-static spb_status transfer_init(struct transfer *transfer, struct cli_daemon *daemon, size_t chunk,
-                                struct spb_error *err)
+/* Chunks come and go by the thousand: memory that is free stays mapped, or the kernel would have to
+ * clear all of it anew for each of them. */
+static void keep_memory(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, KEPT_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+}
+
+static void transfer_init(struct transfer *transfer, struct cli_daemon *daemon,
+                          struct spb_error *err)
 {
     memset(transfer, 0, sizeof(*transfer));
     transfer->daemon = daemon;
     transfer->err = err;
-    for (size_t i = 0; i < CLI_TRANSFER_CALLS; i++) {
+    for (size_t i = 0; i < CLI_TRANSFER_CALLS; i++)
         transfer->lanes[i].transfer = transfer;
-        transfer->lanes[i].data = malloc(chunk);
-        if (transfer->lanes[i].data == NULL)
-            return spb_fail_memory(err, "preparing a transfer");
-    }
-    return spb_ok();
+    keep_memory();
+}
+
+static void lane_empty(struct lane *lane)
+{
+    if (lane->answer != NULL)
+        protobuf_c_message_free_unpacked(lane->answer, NULL);
+    lane->answer = NULL;
+    lane->bytes = NULL;
 }
 
 static void transfer_done(struct transfer *transfer)
 {
-    for (size_t i = 0; i < CLI_TRANSFER_CALLS; i++)
+    for (size_t i = 0; i < CLI_TRANSFER_CALLS; i++) {
         free(transfer->lanes[i].data);
+        lane_empty(&transfer->lanes[i]);
+    }
 }
 
 static void transfer_fail(struct transfer *transfer, spb_status status)
@@ -124,6 +143,15 @@ static void wait_once(struct transfer *transfer)
     SPB_ASSERT(spb_is_ok(status));
 }
 
+/* What was started leaves now, as far as the link takes it: so that the daemon works while this
+ * side reads or writes a file. */
+static void send_started(struct transfer *transfer)
+{
+    spb_status status = spb_client_wait(transfer->daemon->client, 0, NULL);
+
+    SPB_ASSERT(spb_is_ok(status));
+}
+
 /* Callbacks hold pointers into the transfer: it does not end before the last has run. Who
  * interrupts does not wait for a link that may be dead: closing runs them all. */
 static void drain(struct transfer *transfer)
@@ -191,6 +219,16 @@ static void on_sent(void *user, const struct spb_client_reply *reply)
     note_taken(sending, next);
 }
 
+static spb_status make_rooms(struct transfer *transfer, size_t chunk)
+{
+    for (size_t i = 0; i < CLI_TRANSFER_CALLS; i++) {
+        transfer->lanes[i].data = malloc(chunk);
+        if (transfer->lanes[i].data == NULL)
+            return spb_fail_memory(transfer->err, "preparing a transfer");
+    }
+    return spb_ok();
+}
+
 static spb_status send_chunk(struct send_state *state, uint64_t offset, size_t size)
 {
     struct lane *lane = next_lane(&state->transfer);
@@ -220,6 +258,7 @@ static void send_all(struct send_state *state)
         } else {
             size_t n = size - at < sending->chunk ? (size_t)(size - at) : sending->chunk;
             transfer_fail(transfer, send_chunk(state, at, n));
+            send_started(transfer);
             at += n;
         }
         if (!cli_progress_callback(sending->progress, sending->offset, size))
@@ -233,7 +272,8 @@ spb_status cli_transfer_send(struct cli_daemon *daemon, struct cli_sending *send
     struct send_state state = {.sending = sending};
 
     sending->is_astray = false;
-    spb_status status = transfer_init(&state.transfer, daemon, sending->chunk, err);
+    transfer_init(&state.transfer, daemon, err);
+    spb_status status = make_rooms(&state.transfer, sending->chunk);
     if (spb_is_ok(status)) {
         send_all(&state);
         drain(&state.transfer);
@@ -245,8 +285,9 @@ spb_status cli_transfer_send(struct cli_daemon *daemon, struct cli_sending *send
 
 /* ---- Fetching ------------------------------------------------------------------------------ */
 
-static spb_status take_chunk(struct lane *lane, const Spaceblock__V1__ReadProductResponse *answer,
-                             struct spb_error *err)
+static spb_status check_chunk(const struct lane *lane,
+                              const Spaceblock__V1__ReadProductResponse *answer,
+                              struct spb_error *err)
 {
     if (answer->data.len != lane->size)
         return spb_fail(err, SPB_PROTOCOL,
@@ -255,8 +296,6 @@ static spb_status take_chunk(struct lane *lane, const Spaceblock__V1__ReadProduc
     if (spb_crc32c(0, answer->data.data, answer->data.len) != answer->crc32c)
         return spb_fail(err, SPB_PROTOCOL, "fetching a chunk at %llu: its CRC differs",
                         (unsigned long long)lane->offset);
-    memcpy(lane->data, answer->data.data, lane->size);
-    lane->is_full = true;
     return spb_ok();
 }
 
@@ -271,9 +310,16 @@ static void on_fetched(void *user, const struct spb_client_reply *reply)
     spb_status status =
         spb_client_unpack("Read", &spaceblock__v1__read_product_response__descriptor,
                           reply->payload, reply->payload_size, &message, transfer->err);
+    const Spaceblock__V1__ReadProductResponse *answer = (const void *)message;
     if (spb_is_ok(status))
-        status = take_chunk(lane, (const void *)message, transfer->err);
-    transfer_fail(transfer, status);
+        status = check_chunk(lane, answer, transfer->err);
+    if (!spb_is_ok(status)) {
+        transfer_fail(transfer, status);
+        return;
+    }
+    lane->bytes = answer->data.data;
+    lane->answer = message;
+    message = NULL;
 }
 
 static spb_status ask_chunk(struct transfer *transfer, const struct cli_reading *reading,
@@ -296,15 +342,16 @@ static void fetch_all(struct transfer *transfer, const struct cli_reading *readi
     while (done < length && !has_failed(transfer)) {
         struct lane *oldest = &transfer->lanes[handed % CLI_TRANSFER_CALLS];
         struct lane *next = next_lane(transfer);
-        if (oldest->is_full) {
-            transfer_fail(transfer, sink(user, oldest->data, oldest->size, transfer->err));
-            done += oldest->size;
-            oldest->is_full = false;
-            handed++;
-        } else if (asked < length && !next->is_busy && !next->is_full) {
+        if (asked < length && !next->is_busy && next->answer == NULL) {
             size_t n = length - asked < CLI_CHUNK_MAX ? (size_t)(length - asked) : CLI_CHUNK_MAX;
             transfer_fail(transfer, ask_chunk(transfer, reading, asked, n));
             asked += n;
+        } else if (oldest->answer != NULL) {
+            send_started(transfer);
+            transfer_fail(transfer, sink(user, oldest->bytes, oldest->size, transfer->err));
+            done += oldest->size;
+            lane_empty(oldest);
+            handed++;
         } else {
             wait_once(transfer);
         }
@@ -319,14 +366,11 @@ spb_status cli_transfer_read(struct cli_daemon *daemon, const struct cli_reading
 {
     struct transfer transfer;
 
-    spb_status status = transfer_init(&transfer, daemon, CLI_CHUNK_MAX, err);
-    if (spb_is_ok(status)) {
-        fetch_all(&transfer, reading, from, progress, sink, user);
-        drain(&transfer);
-        status = transfer.status;
-    }
+    transfer_init(&transfer, daemon, err);
+    fetch_all(&transfer, reading, from, progress, sink, user);
+    drain(&transfer);
     transfer_done(&transfer);
-    return status;
+    return transfer.status;
 }
 
 /* ---- Fetching a product -------------------------------------------------------------------- */

@@ -8,12 +8,14 @@
 
 #include "cli/target_daemon.h"
 
+/* Each call that is lost with a link is one of those that may be repeated: so they are few. */
 #define CLI_TRANSFER_CALLS 4u
 #define CLI_CHUNK_MIN (1u << 16)
-/* Somewhat less than the daemon takes: all chunks that are on their way at once are less than a
- * connection may have in work, so that it goes on reading, and answers pings, while a disk is slow.
+/* Half of what the daemon takes at most. All chunks that are on their way at once are less than a
+ * connection may have in work, so that it goes on reading, and answers pings, while a disk is slow;
+ * and what passes through so many hands is in the processor's cache still.
  */
-#define CLI_CHUNK_MAX (15u << 16)
+#define CLI_CHUNK_MAX (8u << 16)
 
 /* An upload's bytes. What it points to is borrowed. */
 struct cli_sending {

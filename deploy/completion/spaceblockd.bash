@@ -28,6 +28,16 @@ _spaceblockd()
             compopt -o nospace
             mapfile -t COMPREPLY < <(compgen -W '127.0.0.1: off' -- "$cur")
             return ;;
+        --run-dir|--guest-files|--cgroup)
+            compopt -o filenames
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return ;;
+        --qemu)
+            mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+            return ;;
+        --accelerator)
+            mapfile -t COMPREPLY < <(compgen -W 'auto kvm tcg' -- "$cur")
+            return ;;
         --log-level)
             mapfile -t COMPREPLY < <(compgen -W 'error warn info debug' -- "$cur")
             return ;;
@@ -39,8 +49,8 @@ _spaceblockd()
             mapfile -t COMPREPLY < <(compgen -W "$names" -- "$cur")
             return ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W '--data-dir --listen --http --log-level --limit --config
-        --check-config --help --version' -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W '--data-dir --listen --http --log-level --run-dir --qemu
+        --guest-files --accelerator --cgroup --limit --config --check-config --help --version' -- "$cur")
 }
 
 complete -F _spaceblockd spaceblockd

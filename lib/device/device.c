@@ -50,6 +50,13 @@ spb_status spb_device_write(struct spb_device *device, uint64_t offset, const vo
     return n == 0 ? spb_ok() : device->ops->write(device, offset, data, n, err);
 }
 
+void spb_device_push(struct spb_device *device, uint64_t offset, uint64_t n)
+{
+    if (device->ops->push != NULL && device->writable &&
+        spb_range_within(offset, n, device->size_bytes))
+        device->ops->push(device, offset, n);
+}
+
 spb_status spb_device_flush(struct spb_device *device, struct spb_error *err)
 {
     SPB_TRY(check_writable(device, "flush", err));

@@ -234,6 +234,13 @@ static bool is_gone(const struct file_device *file)
            (st.st_nlink == 0 || (uint64_t)st.st_size < file->base.size_bytes);
 }
 
+/* It does not wait for what it starts, and so takes note of no failure of it: that stays for
+ * fdatasync. */
+static void file_push(struct spb_device *device, uint64_t offset, uint64_t n)
+{
+    (void)sync_file_range(of(device)->fd, (off_t)offset, (off_t)n, SYNC_FILE_RANGE_WRITE);
+}
+
 static spb_status file_flush(struct spb_device *device, struct spb_error *err)
 {
     struct file_device *file = of(device);
@@ -358,6 +365,7 @@ static const struct spb_device_ops file_ops = {
     .read = file_read,
     .read_medium = file_read_medium,
     .write = file_write,
+    .push = file_push,
     .flush = file_flush,
     .zero = file_zero,
     .forgive = file_forgive,
@@ -410,22 +418,28 @@ static bool is_current(struct file_device *file)
            by_path.st_dev == by_fd.st_dev && by_path.st_ino == by_fd.st_ino;
 }
 
-static spb_status open_once(struct file_device *file, bool writing, struct spb_error *err)
+static spb_status open_once(struct file_device *file, enum spb_file_mode mode,
+                            struct spb_error *err)
 {
+    bool writing = mode != SPB_FILE_READ;
+
     file->fd = open(file->path, (writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (file->fd < 0)
         return fail_open(file->path, writing, err);
     SPB_TRY(measure(file, err));
-    if (!writing)
+    if (mode == SPB_FILE_READ)
         return spb_ok();
+    if (mode == SPB_FILE_LENT)
+        return spb_lock_own_lent(file->fd, file->base.name, err);
     SPB_TRY(spb_lock_own(file->fd, file->base.name, err));
     return check_note(file, err);
 }
 
-static spb_status open_settled(struct file_device *file, bool writing, struct spb_error *err)
+static spb_status open_settled(struct file_device *file, enum spb_file_mode mode,
+                               struct spb_error *err)
 {
     for (int tries = 0; tries < 8; tries++) {
-        SPB_TRY(open_once(file, writing, err));
+        SPB_TRY(open_once(file, mode, err));
         if (is_current(file))
             return measure(file, err);
         (void)close(file->fd);
@@ -439,7 +453,6 @@ spb_status spb_device_file_open(const char *path, enum spb_file_mode mode,
                                 struct spb_device **device, struct spb_error *err)
 {
     struct file_device *file = calloc(1, sizeof(*file));
-    bool writing = mode == SPB_FILE_WRITE;
 
     if (file == NULL)
         return spb_fail_memory(err, "opening an image");
@@ -447,11 +460,11 @@ spb_status spb_device_file_open(const char *path, enum spb_file_mode mode,
     file->path = strdup(path);
     file->base.ops = &file_ops;
     file->base.sector_size = SPB_SECTOR_SIZE;
-    file->base.writable = writing;
+    file->base.writable = mode == SPB_FILE_WRITE;
     (void)snprintf(file->base.name, sizeof(file->base.name), "%s", path);
     (void)pthread_mutex_init(&file->flush_lock, NULL);
     spb_status status = file->path == NULL ? spb_fail_memory(err, "opening an image")
-                                           : open_settled(file, writing, err);
+                                           : open_settled(file, mode, err);
     if (!spb_is_ok(status)) {
         file_close(&file->base);
         return status;
@@ -485,7 +498,9 @@ spb_status spb_device_file_lend(struct spb_device *device, struct spb_error *err
 
     if (file == NULL)
         return spb_fail(err, SPB_UNSUPPORTED, "cannot lend %s: it is not a file", device->name);
-    return spb_lock_lend(file->fd, device->name, err);
+    SPB_TRY(spb_lock_lend(file->fd, device->name, err));
+    device->writable = false;
+    return spb_ok();
 }
 
 spb_status spb_device_file_take_back(struct spb_device *device, struct spb_error *err)
@@ -495,5 +510,8 @@ spb_status spb_device_file_take_back(struct spb_device *device, struct spb_error
     if (file == NULL)
         return spb_fail(err, SPB_UNSUPPORTED, "cannot take back %s: it is not a file",
                         device->name);
-    return spb_lock_take_back(file->fd, device->name, err);
+    SPB_TRY(spb_lock_take_back(file->fd, device->name, err));
+    SPB_TRY(check_note(file, err));
+    device->writable = true;
+    return spb_ok();
 }

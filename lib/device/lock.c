@@ -65,19 +65,24 @@ static spb_status fail_lock_call(const char *name, struct spb_error *err)
     return spb_fail_errno(err, SPB_IO, errno, "cannot lock %s", name);
 }
 
+static spb_status lock_or_fail(int fd, short type, off_t first, const char *name,
+                               struct spb_error *err)
+{
+    if (set_lock(fd, type, first) == 0)
+        return spb_ok();
+    if (errno == EAGAIN || errno == EACCES)
+        return fail_locked(fd, name, err);
+    return fail_lock_call(name, err);
+}
+
 /* QEMU locks first and tests then, as we do: of two that start together at least one sees it. */
 static spb_status lock_against_qemu(int fd, const char *name, struct spb_error *err)
 {
     static const off_t shared[] = {SPB_LOCK_USES_READ, SPB_LOCK_USES_WRITE, SPB_LOCK_KEEPS_WRITE};
     int pid;
 
-    for (size_t i = 0; i < sizeof(shared) / sizeof(shared[0]); i++) {
-        if (set_lock(fd, F_RDLCK, shared[i]) == 0)
-            continue;
-        if (errno == EAGAIN || errno == EACCES)
-            return fail_locked(fd, name, err);
-        return fail_lock_call(name, err);
-    }
+    for (size_t i = 0; i < sizeof(shared) / sizeof(shared[0]); i++)
+        SPB_TRY(lock_or_fail(fd, F_RDLCK, shared[i], name, err));
     if (qemu_holds(fd, &pid))
         return fail_locked(fd, name, err);
     return spb_ok();
@@ -89,13 +94,18 @@ static void unlock_against_qemu(int fd)
     (void)set_lock(fd, F_UNLCK, SPB_LOCK_KEEPS_WRITE);
 }
 
+spb_status spb_lock_own_lent(int fd, const char *name, struct spb_error *err)
+{
+    SPB_TRY(lock_or_fail(fd, F_WRLCK, SPB_LOCK_OWNER, name, err));
+    spb_status status = lock_or_fail(fd, F_RDLCK, SPB_LOCK_USES_READ, name, err);
+    if (!spb_is_ok(status))
+        (void)set_lock(fd, F_UNLCK, SPB_LOCK_OWNER);
+    return status;
+}
+
 spb_status spb_lock_own(int fd, const char *name, struct spb_error *err)
 {
-    if (set_lock(fd, F_WRLCK, SPB_LOCK_OWNER) < 0) {
-        if (errno == EAGAIN || errno == EACCES)
-            return fail_locked(fd, name, err);
-        return fail_lock_call(name, err);
-    }
+    SPB_TRY(lock_or_fail(fd, F_WRLCK, SPB_LOCK_OWNER, name, err));
     spb_status status = lock_against_qemu(fd, name, err);
     if (!spb_is_ok(status)) {
         unlock_against_qemu(fd);

@@ -18,6 +18,8 @@
 
 /* Takes all bytes of an owner who writes; SPB_LOCKED names the holder. On failure none is kept. */
 SPB_MUST_USE spb_status spb_lock_own(int fd, const char *name, struct spb_error *err);
+/* Takes the bytes of an owner whose image a QEMU has: no test of what that holds. */
+SPB_MUST_USE spb_status spb_lock_own_lent(int fd, const char *name, struct spb_error *err);
 /* Lets QEMU write: releases 101 and 201. */
 SPB_MUST_USE spb_status spb_lock_lend(int fd, const char *name, struct spb_error *err);
 /* Takes them back; SPB_LOCKED while a QEMU holds the image. */

@@ -1,5 +1,5 @@
 /*
- * Writing of products: their bytes go to reserved extents in order, in whole pieces, each sector at
+ * Writing of products: their bytes go to reserved extents in order, in whole blocks, each sector at
  * most once between two flushes. Only this file writes what callers bring; what makes it durable is
  * the flush of the group that publishes it, or a sync on the way, from which a later writer may
  * resume. Nothing here touches the volume's published state, so that it may run beside the actor.
@@ -12,6 +12,7 @@
 #include "volume/state.h"
 
 #define PIECE SPB_PIECE_SIZE
+#define PUSH_BYTES ((uint64_t)2 << 20)
 
 struct spb_product_writer {
     struct spb_volume *volume;
@@ -22,7 +23,8 @@ struct spb_product_writer {
     uint32_t block_size;
     uint64_t announced; /* bytes to come in all */
     uint64_t taken;     /* bytes so far */
-    uint64_t written;   /* bytes on the device so far: whole pieces */
+    uint64_t written;   /* bytes on the device so far: whole blocks */
+    uint64_t pushed;    /* of them, since the device was last told to begin with them */
     uint32_t crc;       /* of what was written */
     uint64_t durable;   /* bytes from the start that a sync, or another writer's, made so */
     uint32_t durable_crc;
@@ -63,19 +65,40 @@ spb_status spb_product_writer_new(struct spb_volume *volume, struct spb_reservat
     return spb_ok();
 }
 
-/* Writes the first n bytes of what is held; the CRC covers only the first `exact` of them. */
-static spb_status put_bytes(struct spb_product_writer *writer, size_t n, size_t exact,
-                            struct spb_error *err)
+/* The medium begins with what was written while more comes: a sync then waits for the last of it
+ * only. */
+static void push(struct spb_product_writer *writer, size_t n)
+{
+    writer->pushed += n;
+    if (writer->pushed < PUSH_BYTES)
+        return;
+    spb_device_push(writer->device, writer->start + writer->written - writer->pushed,
+                    writer->pushed);
+    writer->pushed = 0;
+}
+
+/* Writes n bytes, whole blocks; the CRC covers only the first `exact` of them. */
+static spb_status put(struct spb_product_writer *writer, const uint8_t *data, size_t n,
+                      size_t exact, struct spb_error *err)
 {
     spb_status status =
-        spb_device_write(writer->device, writer->start + writer->written, writer->piece, n, err);
+        spb_device_write(writer->device, writer->start + writer->written, data, n, err);
     if (!spb_is_ok(status)) {
         /* Some of it may be written: writing it again would write sectors twice. */
         writer->ended = true;
         return status;
     }
-    writer->crc = spb_crc32c(writer->crc, writer->piece, exact);
+    writer->crc = spb_crc32c(writer->crc, data, exact);
     writer->written += n;
+    push(writer, n);
+    return spb_ok();
+}
+
+/* The same with the first n bytes of what is held. */
+static spb_status put_bytes(struct spb_product_writer *writer, size_t n, size_t exact,
+                            struct spb_error *err)
+{
+    SPB_TRY(put(writer, writer->piece, n, exact, err));
     writer->held -= n;
     memmove(writer->piece, writer->piece + n, writer->held);
     return spb_ok();
@@ -94,6 +117,21 @@ static spb_status check_open(const struct spb_product_writer *writer, struct spb
                     writer->device->name);
 }
 
+/* Bytes that are missing for what is held to be whole blocks. */
+static size_t to_whole_blocks(const struct spb_product_writer *writer)
+{
+    size_t over = writer->held % writer->block_size;
+
+    return over == 0 ? 0 : writer->block_size - over;
+}
+
+static void hold(struct spb_product_writer *writer, const uint8_t *data, size_t n)
+{
+    memcpy(writer->piece + writer->held, data, n);
+    writer->held += n;
+}
+
+/* Few bytes gather to a piece; of many, all but the last block go to the device as they are. */
 spb_status spb_product_writer_write(struct spb_product_writer *writer, const void *data, size_t n,
                                     struct spb_error *err)
 {
@@ -106,17 +144,20 @@ spb_status spb_product_writer_write(struct spb_product_writer *writer, const voi
                         "%llu bytes",
                         n, (unsigned long long)writer->taken, writer->device->name,
                         (unsigned long long)writer->announced);
-    while (n > 0) {
-        /* A full piece waits for its successor: the last block is written once, in finish. */
-        if (writer->held == PIECE)
-            SPB_TRY(put_piece(writer, PIECE, err));
-        size_t part = PIECE - writer->held < n ? PIECE - writer->held : n;
-        memcpy(writer->piece + writer->held, at, part);
-        writer->held += part;
-        writer->taken += part;
-        at += part;
-        n -= part;
+    writer->taken += n;
+    /* The last block waits for its successor: it is written once, at the latest in finish. */
+    if (writer->held + n > PIECE) {
+        size_t part = to_whole_blocks(writer);
+        hold(writer, at, part);
+        if (writer->held > 0)
+            SPB_TRY(put_piece(writer, writer->held, err));
+        size_t direct = (n - part - 1) / writer->block_size * writer->block_size;
+        if (direct > 0)
+            SPB_TRY(put(writer, at + part, direct, direct, err));
+        at += part + direct;
+        n -= part + direct;
     }
+    hold(writer, at, n);
     return spb_ok();
 }
 
@@ -228,12 +269,10 @@ spb_status spb_product_writer_resume(struct spb_volume *volume, struct spb_reser
 
 static void pad_to_block(struct spb_product_writer *writer)
 {
-    size_t over = writer->held % writer->block_size;
+    size_t missing = to_whole_blocks(writer);
 
-    if (over == 0)
-        return;
-    memset(writer->piece + writer->held, 0, writer->block_size - over);
-    writer->held += writer->block_size - over;
+    memset(writer->piece + writer->held, 0, missing);
+    writer->held += missing;
 }
 
 /* Does the reader's rule on the last block held give exactly `exact` bytes of what is held? */

@@ -38,6 +38,16 @@ struct spb_cell {
     bool newest;
 };
 
+/* What a reading of the medium found; becomes the volume's state in one swap. */
+struct spb_loaded {
+    struct spb_superblock super;
+    struct spb_geometry geo;
+    uint8_t *meta;
+    struct spb_cell *cells;
+    struct spb_note *notes;
+    uint32_t pointer;
+};
+
 /* A whole sector to be written. */
 struct spb_sector {
     uint64_t number; /* device offset / 512 */
@@ -131,6 +141,16 @@ void spb_cells_load(const struct spb_geometry *geo, const uint8_t *meta, struct 
 /* Marks which of an id's slots is its value. */
 void spb_cells_mark_newest(struct spb_cell *cells, uint32_t slots, uint32_t id);
 void spb_notes_load(const struct spb_geometry *geo, const uint8_t *meta, struct spb_note *notes);
+/* Builds the rest from geo and meta. */
+SPB_MUST_USE spb_status spb_loaded_index(struct spb_loaded *loaded, struct spb_error *err);
+/* Frees what it holds; of one that is empty, nothing. */
+void spb_loaded_done(struct spb_loaded *loaded);
+/* Superblock and geometry stay as they are. What was is in *loaded then. */
+void spb_volume_swap_locked(struct spb_volume *volume, struct spb_loaded *loaded);
+/* SPB_CHANGED: the superblock is another. */
+SPB_MUST_USE spb_status spb_check_same_image(const struct spb_volume *volume,
+                                             const struct spb_superblock *now,
+                                             struct spb_error *err);
 void spb_poison(struct spb_volume *volume, const struct spb_error *cause);
 
 /* A writable opening's first work: see recover.c. */

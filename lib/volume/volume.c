@@ -99,25 +99,15 @@ spb_status spb_meta_read(struct spb_device *device, const struct spb_geometry *g
 
 /* ---- Loading -------------------------------------------------------------------------------- */
 
-/* What an opening reads; becomes the volume's state in one swap. */
-struct loaded {
-    struct spb_superblock super;
-    struct spb_geometry geo;
-    uint8_t *meta;
-    struct spb_cell *cells;
-    struct spb_note *notes;
-    uint32_t pointer;
-};
-
-static void loaded_done(struct loaded *loaded)
+void spb_loaded_done(struct spb_loaded *loaded)
 {
     free(loaded->meta);
     free(loaded->cells);
     free(loaded->notes);
 }
 
-static spb_status read_superblock(struct spb_device *device, uint32_t asked, struct loaded *loaded,
-                                  struct spb_error *err)
+static spb_status read_superblock(struct spb_device *device, uint32_t asked,
+                                  struct spb_loaded *loaded, struct spb_error *err)
 {
     uint8_t bytes[SPB_SUPERBLOCK_SIZE];
     uint32_t sector_size;
@@ -136,11 +126,10 @@ static spb_status read_superblock(struct spb_device *device, uint32_t asked, str
     return spb_ok();
 }
 
-static spb_status load_rest(struct spb_device *device, struct loaded *loaded, struct spb_error *err)
+spb_status spb_loaded_index(struct spb_loaded *loaded, struct spb_error *err)
 {
     const struct spb_geometry *geo = &loaded->geo;
 
-    SPB_TRY(spb_meta_read(device, geo, &loaded->meta, err));
     loaded->cells = calloc(geo->param_slots, sizeof(*loaded->cells));
     loaded->notes = calloc(geo->entries + 1, sizeof(*loaded->notes));
     if (loaded->cells == NULL || loaded->notes == NULL)
@@ -154,7 +143,7 @@ static spb_status load_rest(struct spb_device *device, struct loaded *loaded, st
 
 /* On failure *loaded is empty again. */
 static spb_status load(struct spb_device *device, uint32_t asked, bool recover,
-                       struct loaded *loaded, struct spb_error *err)
+                       struct spb_loaded *loaded, struct spb_error *err)
 {
     memset(loaded, 0, sizeof(*loaded));
     spb_status status = read_superblock(device, asked, loaded, err);
@@ -164,35 +153,44 @@ static spb_status load(struct spb_device *device, uint32_t asked, bool recover,
         /* What was rewritten is what was read: the superblock has not changed. */
     }
     if (spb_is_ok(status))
-        status = load_rest(device, loaded, err);
+        status = spb_meta_read(device, &loaded->geo, &loaded->meta, err);
+    if (spb_is_ok(status))
+        status = spb_loaded_index(loaded, err);
     if (!spb_is_ok(status)) {
-        loaded_done(loaded);
+        spb_loaded_done(loaded);
         memset(loaded, 0, sizeof(*loaded));
     }
     return status;
 }
 
 /* Superblock and geometry are set at the opening alone: readers look at them without the lock. */
-static void adopt(struct spb_volume *volume, struct loaded *loaded)
+void spb_volume_swap_locked(struct spb_volume *volume, struct spb_loaded *loaded)
 {
-    (void)pthread_mutex_lock(&volume->lock);
-    struct loaded old = {.meta = volume->meta, .cells = volume->cells, .notes = volume->notes};
+    struct spb_loaded old = {.meta = volume->meta, .cells = volume->cells, .notes = volume->notes};
+
     volume->meta = loaded->meta;
     volume->cells = loaded->cells;
     volume->notes = loaded->notes;
     volume->pointer = loaded->pointer;
     for (size_t i = 0; i < spb_meta_sectors(&volume->geo); i++)
         volume->versions[i] = (volume->versions[i] | 1) + 1;
-    (void)pthread_mutex_unlock(&volume->lock);
-    loaded_done(&old);
+    *loaded = old;
 }
 
-static spb_status adopt_first(struct spb_volume *volume, struct loaded *loaded,
+static void adopt(struct spb_volume *volume, struct spb_loaded *loaded)
+{
+    (void)pthread_mutex_lock(&volume->lock);
+    spb_volume_swap_locked(volume, loaded);
+    (void)pthread_mutex_unlock(&volume->lock);
+    spb_loaded_done(loaded);
+}
+
+static spb_status adopt_first(struct spb_volume *volume, struct spb_loaded *loaded,
                               struct spb_error *err)
 {
     volume->versions = calloc(spb_meta_sectors(&volume->geo), sizeof(*volume->versions));
     if (volume->versions == NULL) {
-        loaded_done(loaded);
+        spb_loaded_done(loaded);
         return spb_fail_memory(err, "opening a volume");
     }
     adopt(volume, loaded);
@@ -202,9 +200,10 @@ static spb_status adopt_first(struct spb_volume *volume, struct loaded *loaded,
 /* Frees everything but the device. */
 static void volume_free(struct spb_volume *volume)
 {
-    struct loaded state = {.meta = volume->meta, .cells = volume->cells, .notes = volume->notes};
+    struct spb_loaded state = {
+        .meta = volume->meta, .cells = volume->cells, .notes = volume->notes};
 
-    loaded_done(&state);
+    spb_loaded_done(&state);
     free(volume->versions);
     (void)pthread_mutex_destroy(&volume->lock);
     free(volume);
@@ -213,7 +212,7 @@ static void volume_free(struct spb_volume *volume)
 spb_status spb_volume_open(struct spb_device *device, const struct spb_open_options *options,
                            struct spb_volume **volume, struct spb_error *err)
 {
-    struct loaded loaded = {0};
+    struct spb_loaded loaded = {0};
     struct spb_volume *opened = calloc(1, sizeof(*opened));
 
     if (opened == NULL)
@@ -244,19 +243,25 @@ spb_status spb_volume_open(struct spb_device *device, const struct spb_open_opti
     return status;
 }
 
-void spb_volume_close(struct spb_volume *volume)
+struct spb_device *spb_volume_release(struct spb_volume *volume)
 {
-    if (volume == NULL)
-        return;
+    struct spb_device *device = volume->device;
+
     SPB_ASSERT(volume->group == NULL && volume->reservations == NULL);
-    spb_device_close(volume->device);
     volume_free(volume);
+    return device;
 }
 
-static spb_status check_same_image(const struct spb_volume *volume, const struct loaded *loaded,
-                                   struct spb_error *err)
+void spb_volume_close(struct spb_volume *volume)
 {
-    const struct spb_superblock *was = &volume->super, *now = &loaded->super;
+    if (volume != NULL)
+        spb_device_close(spb_volume_release(volume));
+}
+
+spb_status spb_check_same_image(const struct spb_volume *volume, const struct spb_superblock *now,
+                                struct spb_error *err)
+{
+    const struct spb_superblock *was = &volume->super;
 
     if (was->tenant_id == now->tenant_id && was->total_blocks == now->total_blocks &&
         was->dp_start == now->dp_start && was->dp_size == now->dp_size &&
@@ -269,13 +274,13 @@ static spb_status check_same_image(const struct spb_volume *volume, const struct
 
 static spb_status reload(struct spb_volume *volume, bool recover, struct spb_error *err)
 {
-    struct loaded loaded = {0};
+    struct spb_loaded loaded = {0};
 
     SPB_ASSERT(volume->group == NULL);
     SPB_TRY(load(volume->device, volume->geo.block_size, recover, &loaded, err));
-    spb_status status = check_same_image(volume, &loaded, err);
+    spb_status status = spb_check_same_image(volume, &loaded.super, err);
     if (!spb_is_ok(status)) {
-        loaded_done(&loaded);
+        spb_loaded_done(&loaded);
         return status;
     }
     adopt(volume, &loaded);

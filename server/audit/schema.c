@@ -161,9 +161,55 @@ static const char views_1[] =
     " size,"
     " " TIME("created_us") " AS created"
     " FROM artifact_rows;";
+
+/* Guests: what they are made of, what was asked for, and how far it is known to have come. */
+static const char tables_2[] =
+    /* Numbers of guests are not given twice: their folders are named for them. */
+    "CREATE TABLE guest_rows ("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " tenant INTEGER NOT NULL,"
+    " name TEXT NOT NULL,"
+    " uuid BLOB NOT NULL,"
+    " config BLOB NOT NULL,"         /* spaceblock.v1.GuestConfig */
+    " wants_run INTEGER NOT NULL,"
+    " state INTEGER NOT NULL,"       /* spaceblock.v1.GuestState, as the next two */
+    " ending INTEGER NOT NULL,"
+    " accel INTEGER NOT NULL,"
+    " exit_status INTEGER,"
+    " run INTEGER NOT NULL,"         /* of how many QEMUs the last is this */
+    " run_base TEXT NOT NULL,"       /* folder of that run's folder */
+    " created_ms INTEGER NOT NULL,"
+    " started_ms INTEGER NOT NULL,"
+    " ended_ms INTEGER NOT NULL,"
+    " restart_at_ms INTEGER NOT NULL,"
+    " restarts INTEGER NOT NULL,"
+    " short_runs INTEGER NOT NULL,"
+    " crash_loop INTEGER NOT NULL,"
+    " alive INTEGER NOT NULL,"
+    " console_bytes INTEGER NOT NULL,"
+    " version INTEGER NOT NULL,"
+    " reason TEXT NOT NULL,"
+    " UNIQUE (tenant, name));";
+#define TIME_MS(ms) "CASE WHEN " ms " > 0 THEN " TIME(ms " * 1000") " END"
+static const char views_2[] =
+    "CREATE VIEW guests AS SELECT"
+    " id, tenant, name,"
+    " " UUID("uuid") " AS uuid,"
+    " CASE state WHEN 1 THEN 'created' WHEN 2 THEN 'starting' WHEN 3 THEN 'running'"
+    " WHEN 4 THEN 'paused' WHEN 5 THEN 'stopping' WHEN 6 THEN 'stopped' WHEN 7 THEN 'crashed'"
+    " WHEN 8 THEN 'lost' WHEN 9 THEN 'backoff' ELSE 'unknown' END AS state,"
+    " CASE wants_run WHEN 0 THEN 'stop' ELSE 'run' END AS wanted,"
+    " CASE ending WHEN 0 THEN NULL WHEN 1 THEN 'poweroff' WHEN 2 THEN 'reboot' WHEN 3 THEN 'panic'"
+    " WHEN 4 THEN 'stopped' WHEN 5 THEN 'crashed' WHEN 6 THEN 'lost' WHEN 7 THEN 'not started'"
+    " ELSE 'unknown' END AS ending,"
+    " exit_status, run, restarts, crash_loop, reason,"
+    " " TIME_MS("created_ms") " AS created,"
+    " " TIME_MS("started_ms") " AS started,"
+    " " TIME_MS("ended_ms") " AS ended"
+    " FROM guest_rows;";
 /* clang-format on */
 
-static const struct spb_schema_step steps[] = {{tables_1, views_1}};
+static const struct spb_schema_step steps[] = {{tables_1, views_1}, {tables_2, views_2}};
 
 const struct spb_schema_steps spb_schema = {steps, sizeof steps / sizeof *steps};
 

@@ -1,7 +1,7 @@
 /*
  * Rows that outlive the daemon beside the audit, in the same database: the registry of images, the
- * uploads that can resume, and artifacts. Durable when a call returns; all block. Any thread but
- * the loop's.
+ * uploads that can resume, artifacts, and guests. Durable when a call returns; all block. Any
+ * thread but the loop's.
  */
 #ifndef SPB_SERVER_AUDIT_TABLES_H
 #define SPB_SERVER_AUDIT_TABLES_H
@@ -93,5 +93,47 @@ SPB_MUST_USE spb_status spb_rows_artifacts(struct spb_audit *audit, int32_t tena
                                            void (*take)(void *user,
                                                         const struct spb_artifact_row *row),
                                            void *user, struct spb_error *err);
+
+/* ---- Guests ------------------------------------------------------------------------------- */
+
+#define SPB_ROW_REASON_SIZE 512u
+#define SPB_ROW_FOLDER_SIZE 256u
+
+/* Numbers of states and endings are the API's. Times are UNIX milliseconds, 0: never. */
+struct spb_guest_row {
+    int64_t id; /* 0: not in the table yet */
+    uint16_t tenant;
+    char name[SPB_AUDIT_NAME_SIZE];
+    uint8_t uuid[SPB_ROW_UUID_SIZE];
+    const uint8_t *config; /* packed; borrowed: for the callback, of what is listed */
+    size_t config_size;
+    bool wants_run;
+    uint32_t state, ending, accel;
+    bool has_exit;
+    int32_t exit_status;
+    uint64_t run;
+    char run_base[SPB_ROW_FOLDER_SIZE];
+    uint64_t created_ms, started_ms, ended_ms, restart_at_ms;
+    uint32_t restarts, short_runs;
+    bool crash_loop, alive;
+    uint64_t console_bytes;
+    uint64_t version;
+    char reason[SPB_ROW_REASON_SIZE];
+};
+
+SPB_MUST_USE spb_status spb_rows_guests(struct spb_audit *audit,
+                                        void (*take)(void *user, const struct spb_guest_row *row),
+                                        void *user, struct spb_error *err);
+/* Inserts; the id is set. SPB_EXISTS where another has tenant and name. */
+SPB_MUST_USE spb_status spb_rows_add_guest(struct spb_audit *audit, struct spb_guest_row *row,
+                                           struct spb_error *err);
+/*
+ * Writes what changes of a guest, by id. A row of a higher version stays as it is, and one that was
+ * removed stays so: both are success.
+ */
+SPB_MUST_USE spb_status spb_rows_set_guest(struct spb_audit *audit, const struct spb_guest_row *row,
+                                           struct spb_error *err);
+SPB_MUST_USE spb_status spb_rows_remove_guest(struct spb_audit *audit, int64_t id,
+                                              struct spb_error *err);
 
 #endif

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "actor.h"
-#include "base/crc32c.h"
 #include "base/status.h"
+#include "bytes_reply.h"
 #include "copy.h"
 #include "copy_file.h"
 #include "daemon.h"
@@ -185,7 +185,6 @@ static spb_status read_piece(struct spb_call *call, const struct spb_backup *bac
                              struct spb_error *err)
 {
     const PB_ReadBackupRequest *request = (const void *)call->request;
-    PB_ReadBackupResponse reply = SPACEBLOCK__V1__READ_BACKUP_RESPONSE__INIT;
 
     if (request->offset > backup->size) {
         spb_call_set_bad_field(call, "offset", "found %llu, expected at most the size %llu",
@@ -195,13 +194,11 @@ static spb_status read_piece(struct spb_call *call, const struct spb_backup *bac
     }
     uint64_t left = backup->size - request->offset;
     size_t n = left < request->length ? (size_t)left : request->length;
-    uint8_t *bytes = spb_call_alloc(call, n);
+    uint8_t *bytes = spb_bytes_reply_begin(call, n);
     if (bytes == NULL)
         return spb_ok(); /* the error is set */
     SPB_TRY(spb_file_read(backup->fd, request->offset, bytes, n, WHAT, err));
-    reply.data = spb_pb_bytes(bytes, n);
-    reply.crc32c = spb_crc32c(0, bytes, n);
-    spb_call_set_reply(call, &reply.base);
+    spb_bytes_reply_end(call, bytes, n);
     return spb_ok();
 }
 

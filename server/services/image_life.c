@@ -287,6 +287,8 @@ static bool may_delete(struct spb_call *call)
 {
     struct spb_image *image = call->image;
 
+    if (spb_image_refuse_guests(call))
+        return false;
     (void)pthread_mutex_lock(&image->lock);
     bool gone = image->state == SPB_IMAGE_DELETED;
     bool in_use = image->state == SPB_IMAGE_UNAVAILABLE && image->reason_code == SPB_LOCKED;

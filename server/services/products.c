@@ -2,16 +2,24 @@
  * DataProducts. What is known already is answered on the loop's thread; what reads the medium runs
  * on the workers, beside the image's actor, within a hold on the volume. A product is verified
  * before its first byte leaves, and the outcome is kept.
+ *
+ * A guest that writes the image knows of no pins. So what it may have changed is looked at again:
+ * before data is called corrupt, and after it was read.
  */
 #include <stdlib.h>
+#include <time.h>
 
-#include "base/crc32c.h"
 #include "base/status.h"
+#include "bytes_reply.h"
 #include "daemon.h"
 #include "dispatch.h"
 #include "image.h"
 #include "services/services.h"
 #include "services/show_product.h"
+
+#define VERIFY_TRIES 4                       /* beside a guest, of what seems corrupt */
+#define VERIFY_PAUSE_NS (20 * SPB_NS_PER_MS) /* between them */
+#define FIND_TRIES 16                        /* beside a guest, of what it replaces */
 
 /* Lets a worker do the rest, with the volume held and in call->state. */
 static void hold_and_run(struct spb_call *call, void (*run)(struct spb_task *task))
@@ -62,7 +70,43 @@ static spb_status find_and_pin(struct spb_volume *volume, const ProtobufCBinaryD
     }
 }
 
-/* Verifies what is not known yet, and keeps the outcome. */
+/* While the volume is held, that stays so. */
+static bool has_guest(const struct spb_call *call)
+{
+    return spb_image_state(call->image) == SPB_IMAGE_ATTACHED;
+}
+
+/* Whether the entry is still this product's, now. SPB_CHANGED where not. */
+static spb_status look_again(struct spb_call *call, const struct spb_volume *volume,
+                             const struct spb_product *product, struct spb_error *err)
+{
+    struct spb_product now;
+
+    SPB_TRY(spb_follow_look(call->image, err));
+    SPB_TRY(spb_product_entry(volume, product->entry, &now, err));
+    if (is_same(product, &now) && strcmp(product->name, now.name) == 0)
+        return spb_ok();
+    return spb_fail(err, SPB_CHANGED, "product %s of image %s was replaced or deleted",
+                    product->name, call->image_text);
+}
+
+/* A guest may be in the middle of writing it: SPB_CORRUPT where it stays so for a while. */
+static spb_status verify(struct spb_call *call, const struct spb_volume *volume,
+                         const struct spb_product *product, uint64_t *length, struct spb_error *err)
+{
+    struct timespec pause = {.tv_nsec = VERIFY_PAUSE_NS};
+
+    for (int tries = 1;; tries++) {
+        spb_status status =
+            spb_product_verify(volume, product, spb_call_may_go_on, call, length, err);
+        if (status.code != SPB_CORRUPT || !has_guest(call) || tries == VERIFY_TRIES)
+            return status;
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        SPB_TRY(look_again(call, volume, product, err));
+    }
+}
+
+/* Verifies what is not known yet, and keeps the outcome. SPB_CHANGED: a guest has replaced it. */
 static spb_status settle(struct spb_call *call, struct spb_volume *volume,
                          struct spb_product *product, struct spb_error *err)
 {
@@ -70,7 +114,7 @@ static spb_status settle(struct spb_call *call, struct spb_volume *volume,
 
     if (product->state != SPB_PRODUCT_PRESENT)
         return spb_ok();
-    spb_status status = spb_product_verify(volume, product, spb_call_may_go_on, call, &length, err);
+    spb_status status = verify(call, volume, product, &length, err);
     if (!spb_is_ok(status) && status.code != SPB_CORRUPT)
         return status;
     spb_product_note(volume, product, spb_is_ok(status), length);
@@ -93,7 +137,7 @@ static spb_status find_readable(struct spb_call *call, struct spb_volume *volume
                                 const ProtobufCBinaryData *name, bool padded,
                                 struct readable *found, struct spb_error *err)
 {
-    for (;;) {
+    for (int tries = 1;; tries++) {
         SPB_TRY(find_and_pin(volume, name, found, err));
         bool was_known = found->product.state != SPB_PRODUCT_PRESENT;
         spb_status status = settle(call, volume, &found->product, err);
@@ -111,7 +155,8 @@ static spb_status find_readable(struct spb_call *call, struct spb_volume *volume
             status = fail_rotten(call, &found->product, err);
         spb_reservation_free(found->pin);
         found->pin = NULL;
-        SPB_TRY(status);
+        if (status.code != SPB_CHANGED || tries == FIND_TRIES)
+            SPB_TRY(status);
     }
 }
 
@@ -156,7 +201,7 @@ static spb_status verify_entry(struct spb_call *call, struct spb_volume *volume,
     if (spb_is_ok(status) && is_same(&product, &now))
         status = settle(call, volume, &now, err);
     spb_reservation_free(pin);
-    return status;
+    return status.code == SPB_CHANGED ? spb_ok() : status;
 }
 
 static void run_list(struct spb_task *task)
@@ -298,18 +343,15 @@ static spb_status read_bytes(struct spb_call *call, const struct spb_volume *vol
                              const struct readable *found, struct spb_error *err)
 {
     const PB_ReadProductRequest *request = (const void *)call->request;
-    PB_ReadProductResponse reply = SPACEBLOCK__V1__READ_PRODUCT_RESPONSE__INIT;
     uint64_t left = found->length - request->offset;
     size_t n = left < request->length ? (size_t)left : request->length;
-    uint8_t *bytes = spb_call_alloc(call, n);
+    uint8_t *bytes = spb_bytes_reply_begin(call, n);
 
     if (bytes == NULL)
         return spb_ok(); /* the error is set */
     if (n > 0)
         SPB_TRY(spb_product_read(volume, &found->product, request->offset, bytes, n, err));
-    reply.data = spb_pb_bytes(bytes, n);
-    reply.crc32c = spb_crc32c(0, bytes, n);
-    spb_call_set_reply(call, &reply.base);
+    spb_bytes_reply_end(call, bytes, n);
     return spb_ok();
 }
 
@@ -333,8 +375,10 @@ static spb_status read_product(struct spb_call *call, struct spb_volume *volume,
     spb_product_identity(&found->product, found->padded, found->length, identity);
     if (memcmp(identity, request->identity.data, sizeof(identity)) != 0)
         return fail_changed(call, err);
-    if (request->offset <= found->length)
-        return read_bytes(call, volume, found, err);
+    if (request->offset <= found->length) {
+        SPB_TRY(read_bytes(call, volume, found, err));
+        return has_guest(call) ? look_again(call, volume, &found->product, err) : spb_ok();
+    }
     spb_call_set_bad_field(call, "offset", "found %llu, expected at most the length %llu",
                            (unsigned long long)request->offset, (unsigned long long)found->length);
     return spb_ok();

@@ -78,6 +78,29 @@ void spb_images_scrub(struct spb_call *call);
 /* Answers the calls that wait for the end of the image's scrub. The loop's thread. */
 void spb_images_scrub_ended(struct spb_image *image);
 
+bool spb_guests_create_gate(struct spb_call *call);
+bool spb_guests_start_gate(struct spb_call *call);
+bool spb_guests_stop_gate(struct spb_call *call);
+bool spb_guests_kill_gate(struct spb_call *call);
+bool spb_guests_delete_gate(struct spb_call *call);
+bool spb_guests_get_gate(struct spb_call *call);
+bool spb_guests_list_gate(struct spb_call *call);
+bool spb_guests_wait_gate(struct spb_call *call);
+bool spb_guests_stats_gate(struct spb_call *call);
+bool spb_guests_read_console_gate(struct spb_call *call);
+bool spb_guests_write_console_gate(struct spb_call *call);
+void spb_guests_create(struct spb_call *call);
+void spb_guests_start_one(struct spb_call *call);
+void spb_guests_stop_one(struct spb_call *call);
+void spb_guests_kill_one(struct spb_call *call);
+void spb_guests_delete_one(struct spb_call *call);
+void spb_guests_get(struct spb_call *call);
+void spb_guests_list_all(struct spb_call *call);
+void spb_guests_wait(struct spb_call *call);
+void spb_guests_stats(struct spb_call *call);
+void spb_guests_read_console(struct spb_call *call);
+void spb_guests_write_console(struct spb_call *call);
+
 spb_status spb_images_settle_create(const struct spb_settling *settling, enum spb_outcome *outcome,
                                     struct spb_error *err);
 spb_status spb_images_settle_delete(const struct spb_settling *settling, enum spb_outcome *outcome,

@@ -24,6 +24,8 @@
 /* The actor's own: nobody else opens or closes it. */
 static bool is_served(struct spb_call *call)
 {
+    if (spb_image_refuse_guests(call))
+        return false;
     if (call->image->volume != NULL)
         return true;
     spb_image_set_unserved(call->image, call);
@@ -460,7 +462,7 @@ static bool reopen_alone(struct spb_call *call)
     struct spb_image *image = call->image;
     struct spb_error err;
 
-    if (spb_call_is_late(call, spb_now_ns()))
+    if (spb_call_is_late(call, spb_now_ns()) || spb_image_refuse_guests(call))
         return true;
     if (spb_image_state(image) == SPB_IMAGE_DELETED || is_sound(image)) {
         set_reopened(call);

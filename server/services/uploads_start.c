@@ -214,7 +214,14 @@ static bool hold_image(struct spb_call *call, const PB_ProductTarget *target)
         return false;
     }
     call->state = spb_image_hold_for(call);
-    return call->state != NULL;
+    if (call->state == NULL)
+        return false;
+    /* No guest gets it while it is held. */
+    if (!spb_image_refuse_guests(call))
+        return true;
+    spb_image_unhold(call->image);
+    spb_call_send(call);
+    return false;
 }
 
 void spb_uploads_start(struct spb_call *call)

@@ -20,7 +20,8 @@
 #define CALLS_MAX 4
 #define WAL_BYTES 65536 /* so that it is copied after a few commits */
 #define DELAY_MS 20
-#define TRIES 12 /* of a begin until a disk that struck is used to work again */
+#define ROW_ODDS 4 /* one group of so many is followed by a put of the image's row */
+#define TRIES 12   /* of a begin until a disk that struck is used to work again */
 #define EXIT_NOT_OPENED 10
 #define EXIT_BROKEN 11
 
@@ -128,19 +129,90 @@ static void end(struct lab_group *group, struct spb_open_group *open, enum spb_o
     group->ended = true;
 }
 
-/* The image's row says now how many blocks it has. */
+/* ---- The image's row ---------------------------------------------------------------------- */
+
+/* It is there, durably. */
+static void note_row(struct lab_row *told, uint32_t blocks)
+{
+    told->sure = blocks;
+    __atomic_store_n(&told->count, 0, __ATOMIC_SEQ_CST);
+}
+
+/* heard: the process that made the tries lives. */
+static void check_row(const struct lab *lab, uint32_t worker, uint32_t blocks, bool heard)
+{
+    const struct lab_row *told = &lab->shared->workers[worker].row;
+    bool may = blocks == told->sure;
+
+    for (uint32_t i = 0; i < told->count; i++)
+        may = may || (blocks == told->tried[i].blocks && !(heard && told->tried[i].failed));
+    CHECK(lab, may,
+          "the row of worker %u has %u, expected %u, or one of %u%s that were tried since, the last"
+          " of them %u",
+          worker, blocks, told->sure, told->count, heard ? " (not those that failed)" : "",
+          told->count > 0 ? told->tried[told->count - 1].blocks : told->sure);
+}
+
+/* It says now how many blocks the image has. */
 static void put_row(struct worker *worker, uint32_t blocks)
 {
-    struct lab_worker *told = &worker->lab->shared->workers[worker->number];
+    struct lab_row *told = &worker->lab->shared->workers[worker->number].row;
     struct spb_image_row row = {.id = worker->number + 1,
                                 .tenant = (uint16_t)worker->number,
                                 .name = "img",
                                 .total_blocks = blocks};
 
-    told->blocks_tried = blocks;
+    if (told->count == LAB_TRIED_MAX)
+        return;
+    struct lab_try *try = &told->tried[told->count];
+    *try = (struct lab_try){.blocks = blocks};
+    __atomic_store_n(&told->count, told->count + 1, __ATOMIC_SEQ_CST);
     if (spb_is_ok(spb_rows_put_image(worker->audit, &row, NULL)))
-        told->blocks_promised = blocks;
+        note_row(told, blocks);
+    else
+        try->failed = true;
 }
+
+/* Something that came later is durable: what had failed before will not be there any more. */
+static void forget_failed_rows(struct lab_row *told)
+{
+    uint32_t count = told->count;
+
+    while (count > 0 && told->tried[count - 1].failed)
+        count--;
+    __atomic_store_n(&told->count, count, __ATOMIC_SEQ_CST);
+}
+
+static void take_blocks(void *user, const struct spb_image_row *row)
+{
+    uint32_t *blocks = user;
+
+    if (row->id >= 1 && row->id <= LAB_WORKERS)
+        blocks[row->id - 1] = row->total_blocks;
+}
+
+/* A new process: opening has made durable what it found. Where the disk keeps it from being read,
+ * all that may be there still may. */
+static void look_at_rows(struct lab *lab, struct spb_audit *audit)
+{
+    uint32_t blocks[LAB_WORKERS] = {0};
+    bool read = false;
+
+    for (int tries = 0; tries < TRIES && !read; tries++)
+        read = spb_is_ok(spb_rows_images(audit, take_blocks, blocks, NULL));
+    for (uint32_t i = 0; i < LAB_WORKERS; i++) {
+        struct lab_row *told = &lab->shared->workers[i].row;
+
+        for (uint32_t j = 0; j < told->count; j++)
+            told->tried[j].failed = false;
+        if (read) {
+            check_row(lab, i, blocks[i], false);
+            note_row(told, blocks[i]);
+        }
+    }
+}
+
+/* ---- A child's life ----------------------------------------------------------------------- */
 
 static void settle_own(struct worker *worker);
 
@@ -164,9 +236,11 @@ static void *work(void *user)
             continue;
         }
         group->begun = LAB_ACKNOWLEDGED;
-        failed = 0;
+        for (; failed > 0; failed--)
+            (group - failed)->gone = true;
+        forget_failed_rows(&told->row);
         end(group, open, outcomes[random_below(&worker->random, 3)]);
-        if (random_below(&worker->random, 8) == 0)
+        if (random_below(&worker->random, ROW_ODDS) == 0)
             put_row(worker, told->count);
     }
     worker->broken = failed > 0;
@@ -200,6 +274,7 @@ _Noreturn static void be_child(struct lab *lab, const struct lab_run *run)
         _exit(EXIT_NOT_OPENED);
     if (!run->from_the_start)
         disk_plan(&run->plan);
+    look_at_rows(lab, audit);
     for (uint32_t i = 0; i < LAB_WORKERS; i++) {
         workers[i] = (struct worker){.lab = lab,
                                      .audit = audit,
@@ -337,6 +412,9 @@ static void check_group(const struct look *look, uint32_t worker, uint64_t numbe
           "group %lu of worker %u is lost", (unsigned long)number, worker);
     CHECK(look->lab, found == 0 || group->begun != LAB_FAILED || group->settled || !alive,
           "group %lu of worker %u failed and is there", (unsigned long)number, worker);
+    CHECK(look->lab, found == 0 || !group->gone,
+          "group %lu of worker %u failed, another was written over it, and it is there",
+          (unsigned long)number, worker);
     if (found == 0)
         return;
     check_whole(look, worker, number, group);
@@ -358,9 +436,7 @@ static void check_worker(const struct look *look, uint32_t worker, bool alive)
     int64_t blocks =
         ask(look, "SELECT ifnull((SELECT total_blocks FROM image_rows WHERE id = ?1), 0)",
             worker + 1, 0);
-    CHECK(look->lab, blocks == told->blocks_promised || blocks == told->blocks_tried,
-          "the row of worker %u has %ld, expected %u or %u", worker, (long)blocks,
-          told->blocks_promised, told->blocks_tried);
+    check_row(look->lab, worker, (uint32_t)blocks, alive);
 }
 
 static void check_database(struct lab *lab, bool alive)
@@ -471,6 +547,7 @@ void lab_check(struct lab *lab, bool alive)
 
     CHECK(lab, spb_is_ok(spb_audit_open(&options, &audit, &err)), "opening: %s", err.text);
     check_database(lab, alive);
+    look_at_rows(lab, audit);
     CHECK(lab, spb_is_ok(spb_rows_images(audit, take_row, &rows, &err)), "rows: %s", err.text);
     settle_all(lab, audit);
     check_database(lab, alive);

@@ -12,6 +12,7 @@
 
 #define LAB_WORKERS 3
 #define LAB_GROUPS_MAX 4096
+#define LAB_TRIED_MAX 64
 
 enum lab_begun {
     LAB_TRIED, /* and then nothing was heard */
@@ -25,13 +26,28 @@ struct lab_group {
     uint8_t calls;
     bool ending;              /* about to be told: the outcome that follows */
     bool ended, settled;      /* told; told so that it is durable */
+    bool gone;                /* it failed, and the same process committed another since */
     enum spb_outcome outcome; /* PENDING: abandoned */
+};
+
+/*
+ * What the image's row may say: what is known to be durable there, or anything that was put since
+ * and of which nothing was heard, or only a failure before the process died. More than one such,
+ * where a process died and the next did too, before anybody looked.
+ */
+struct lab_row {
+    uint32_t sure;
+    uint32_t count; /* of tried */
+    struct lab_try {
+        uint32_t blocks;
+        bool failed; /* while the process that heard so lives it is not there */
+    } tried[LAB_TRIED_MAX];
 };
 
 struct lab_worker {
     uint32_t count; /* of groups; one's number is its place + 1 */
     struct lab_group groups[LAB_GROUPS_MAX];
-    uint32_t blocks_promised, blocks_tried; /* of the image's row */
+    struct lab_row row;
 };
 
 struct lab {

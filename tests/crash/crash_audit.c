@@ -3,7 +3,12 @@
  * happened, what was acknowledged is there, an outcome is there once a later group of the image is,
  * an image has at most one open group, and when the disk works again the audit does.
  *
- *   crash_audit [--only kill|faults|random] [--seed N] [--seconds S] [--stride N]
+ *   crash_audit [--only kill|faults|random] [--seed N] [--seconds S]
+ *
+ * Each kind takes about S seconds (10). kill and faults strike at one call after another, in an
+ * order by the seed, as many as there is time for; with 0 at all. random goes through histories of
+ * their own seeds, with 0 through one. Which thread does what when is not in the seed: what failed
+ * once may need many runs with it to fail again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +18,8 @@
 #include "crash/audit_lab.h"
 #include "support/random.h"
 #include "util.h"
+
+#define LIVES 40
 
 static const char *option(int argc, char **argv, const char *name, const char *fallback)
 {
@@ -39,103 +46,145 @@ static void look_after(struct lab *lab, enum after after, bool alive, uint64_t s
     lab_check(lab, alive && after == AFTER_PROCESS);
 }
 
-/* ---- Death at each call ------------------------------------------------------------------- */
+/* ---- One place after another -------------------------------------------------------------- */
 
-static uint64_t kill_at_each(struct lab *lab, enum disk_action action, enum after after,
-                             uint64_t stride)
+/* A strike, and what comes after it. */
+struct stage {
+    const char *words; /* "killed in call" */
+    struct disk_plan plan;
+    enum after after;
+    bool once_open; /* the plan begins when the database is open */
+    bool may_close; /* at its end, at every other place */
+    void (*visit)(struct lab *lab, const struct stage *stage, uint64_t at, struct lab_run *run);
+};
+
+struct pace {
+    uint64_t seed;
+    double seconds; /* 0: as long as it takes to have been everywhere */
+};
+
+static void visit_one(struct lab *lab, const struct stage *stage, uint64_t at, struct lab_run *run)
 {
-    for (uint64_t at = 1;; at += stride) {
-        struct lab_run run = {
-            .plan = {DISK_ALL, action, at, 1}, .from_the_start = true, .groups = 12, .seed = at};
+    enum lab_end end = lab_run(lab, run);
 
-        (void)snprintf(lab->where, sizeof lab->where, "killed %s call %lu",
-                       action == DISK_DIES ? "in" : "after", (unsigned long)at);
-        lab_begin(lab);
-        enum lab_end end = lab_run(lab, &run);
-        look_after(lab, after, end == LAB_DONE, at);
-        if (end == LAB_DONE)
-            return at;
+    look_after(lab, stage->after, end == LAB_DONE && run->closes, at);
+}
+
+/*
+ * What the first process left, the second sees and works on, and dies too, or ends. Nobody has
+ * looked in between.
+ */
+static void visit_two(struct lab *lab, const struct stage *stage, uint64_t at, struct lab_run *run)
+{
+    uint64_t random = at;
+    struct lab_run second = {.plan = {DISK_ALL, DISK_DIES, random_below(&random, 80), 1},
+                             .from_the_start = random_below(&random, 4) == 0,
+                             .groups = 12,
+                             .seed = random_next(&random)};
+
+    (void)lab_run(lab, run);
+    (void)lab_run(lab, &second);
+    look_after(lab, stage->after, false, at);
+}
+
+static void visit(struct lab *lab, const struct stage *stage, uint64_t at)
+{
+    struct lab_run run = {.plan = stage->plan,
+                          .from_the_start = !stage->once_open,
+                          .closes = stage->may_close && at % 2 == 0,
+                          .groups = 12,
+                          .seed = at};
+
+    run.plan.at = at;
+    (void)snprintf(lab->where, sizeof lab->where, "%s %lu", stage->words, (unsigned long)at);
+    lab_begin(lab);
+    stage->visit(lab, stage, at, &run);
+}
+
+/* So many calls that it could strike are in a child's life; other threads' turns make it vary. */
+static uint64_t count_places(struct lab *lab, const struct stage *stage)
+{
+    struct lab_run run = {
+        .plan = stage->plan, .from_the_start = !stage->once_open, .closes = true, .groups = 12};
+
+    (void)snprintf(lab->where, sizeof lab->where, "%s none", stage->words);
+    run.plan.at = 0;
+    lab_begin(lab);
+    (void)lab_run(lab, &run);
+    return disk_count() + disk_count() / 8;
+}
+
+/* Each place once, in an order by the seed. */
+static void go_through(struct lab *lab, const struct stage *stage, const struct pace *pace)
+{
+    int64_t until_ns = spb_now_ns() + (int64_t)(pace->seconds * 1e9);
+    uint64_t count = count_places(lab, stage), random = pace->seed, visited = 0;
+    uint64_t *places = calloc(count, sizeof *places);
+
+    if (places == NULL)
+        abort();
+    for (uint64_t i = 0; i < count; i++) { /* shuffled as it grows */
+        uint64_t other = random_below(&random, (uint32_t)i + 1);
+
+        places[i] = places[other];
+        places[other] = i + 1;
+    }
+    for (; visited < count && (pace->seconds <= 0 || spb_now_ns() < until_ns); visited++)
+        visit(lab, stage, places[visited]);
+    free(places);
+    printf("%s %lu of %lu%s\n", stage->words, (unsigned long)visited, (unsigned long)count,
+           after_words[stage->after]);
+}
+
+static void go_through_all(struct lab *lab, const struct stage *stages, size_t count,
+                           const struct pace *pace)
+{
+    struct pace share = {pace->seed, pace->seconds / (double)(count * AFTER_COUNT)};
+
+    for (size_t i = 0; i < count; i++) {
+        for (enum after after = AFTER_PROCESS; after < AFTER_COUNT; after++) {
+            struct stage stage = stages[i];
+
+            stage.after = after;
+            go_through(lab, &stage, &share);
+        }
     }
 }
 
 /*
- * A flush fails, which leaves what it was for in the page cache alone, and the process dies of
- * something else. The next one sees it there, works on, and then power is lost.
+ * Death, in and after each call. A flush that drops what it was for leaves it in the page cache
+ * alone, and the process dies: the next one sees it there, works on, and then power is lost.
  */
-static uint64_t drop_at_each(struct lab *lab, uint64_t stride)
+static void kill_all(struct lab *lab, const struct pace *pace)
 {
-    for (uint64_t at = 1;; at += stride) {
-        struct lab_run first = {.plan = {DISK_FLUSHES, DISK_DROPS, at, 1},
-                                .from_the_start = true,
-                                .groups = 12,
-                                .seed = at};
-        struct lab_run second = {.groups = 3, .seed = at};
-
-        (void)snprintf(lab->where, sizeof lab->where, "flush %lu dropped, then another life",
-                       (unsigned long)at);
-        lab_begin(lab);
-        if (lab_run(lab, &first) == LAB_DONE)
-            return at;
-        (void)lab_run(lab, &second);
-        look_after(lab, AFTER_POWER_ALL, false, at);
-    }
-}
-
-static void kill_all(struct lab *lab, uint64_t stride)
-{
-    for (enum after after = AFTER_PROCESS; after < AFTER_COUNT; after++) {
-        uint64_t last = kill_at_each(lab, DISK_DIES, after, stride);
-
-        last += kill_at_each(lab, DISK_DIES_AFTER, after, stride);
-        printf("killed at each of %lu calls%s\n", (unsigned long)last / 2, after_words[after]);
-    }
-    printf("dropped at each of %lu flushes\n", (unsigned long)drop_at_each(lab, stride));
-}
-
-/* ---- A failing disk ----------------------------------------------------------------------- */
-
-static uint64_t fail_at_each(struct lab *lab, const struct disk_plan *how, enum after after,
-                             bool from_the_start, uint64_t stride)
-{
-    for (uint64_t at = 1;; at += stride) {
-        struct lab_run run = {.plan = *how,
-                              .from_the_start = from_the_start,
-                              .closes = at % 2 == 0,
-                              .groups = 12,
-                              .seed = at};
-
-        run.plan.at = at;
-        (void)snprintf(lab->where, sizeof lab->where, "%s %s %lu, %lu times%s",
-                       how->action == DISK_FAILS ? "failed" : "full",
-                       how->calls == DISK_FLUSHES ? "flush" : "write", (unsigned long)at,
-                       (unsigned long)how->times, from_the_start ? "" : ", once open");
-        lab_begin(lab);
-        enum lab_end end = lab_run(lab, &run);
-        bool struck = disk_struck() > 0;
-        look_after(lab, after, end == LAB_DONE && run.closes, at);
-        if (!struck)
-            return at;
-    }
-}
-
-static void fail_all(struct lab *lab, uint64_t stride)
-{
-    static const struct disk_plan hows[] = {
-        {DISK_FLUSHES, DISK_FAILS, 0, 1},  {DISK_FLUSHES, DISK_FAILS, 0, 3},
-        {DISK_WRITES, DISK_FAILS, 0, 1},   {DISK_WRITES, DISK_FAILS, 0, 5},
-        {DISK_WRITES, DISK_IS_FULL, 0, 1}, {DISK_WRITES, DISK_IS_FULL, 0, 5},
+    static const struct stage stages[] = {
+        {"killed in call", {DISK_ALL, DISK_DIES, 0, 1}, 0, false, false, visit_one},
+        {"killed after call", {DISK_ALL, DISK_DIES_AFTER, 0, 1}, 0, false, false, visit_one},
+        {"killed twice, after call", {DISK_ALL, DISK_DIES_AFTER, 0, 1}, 0, false, false, visit_two},
+        {"killed twice, dropping flush",
+         {DISK_FLUSHES, DISK_DROPS, 0, 1},
+         0,
+         false,
+         false,
+         visit_two},
     };
 
-    for (size_t i = 0; i < sizeof hows / sizeof *hows; i++) {
-        for (enum after after = AFTER_PROCESS; after < AFTER_COUNT; after++) {
-            uint64_t last = fail_at_each(lab, &hows[i], after, i % 2 == 0, stride);
+    go_through_all(lab, stages, sizeof stages / sizeof *stages, pace);
+}
 
-            printf("%s at each of %lu %s, %lu times%s\n",
-                   hows[i].action == DISK_FAILS ? "failed" : "full", (unsigned long)last,
-                   hows[i].calls == DISK_FLUSHES ? "flushes" : "writes",
-                   (unsigned long)hows[i].times, after_words[after]);
-        }
-    }
+/* A disk that fails now and then; a child that hears of it goes on. */
+static void fail_all(struct lab *lab, const struct pace *pace)
+{
+    static const struct stage stages[] = {
+        {"failed flush", {DISK_FLUSHES, DISK_FAILS, 0, 1}, 0, false, true, visit_one},
+        {"failed 3 from flush", {DISK_FLUSHES, DISK_FAILS, 0, 3}, 0, true, true, visit_one},
+        {"failed write", {DISK_WRITES, DISK_FAILS, 0, 1}, 0, false, true, visit_one},
+        {"failed 5 from write", {DISK_WRITES, DISK_FAILS, 0, 5}, 0, true, true, visit_one},
+        {"full at write", {DISK_WRITES, DISK_IS_FULL, 0, 1}, 0, false, true, visit_one},
+        {"full for 5 from write", {DISK_WRITES, DISK_IS_FULL, 0, 5}, 0, true, true, visit_one},
+    };
+
+    go_through_all(lab, stages, sizeof stages / sizeof *stages, pace);
 }
 
 /* ---- At random ---------------------------------------------------------------------------- */
@@ -156,12 +205,12 @@ static struct lab_run random_run(uint64_t *random)
 }
 
 /* One database through many lives; most are looked at, from others the next one takes over. */
-static void one_history(struct lab *lab, uint64_t seed)
+static void one_history(struct lab *lab, uint64_t seed, int64_t until_ns)
 {
     uint64_t random = seed;
 
     lab_begin(lab);
-    for (unsigned life = 0; life < 40; life++) {
+    for (unsigned life = 0; life < LIVES && spb_now_ns() < until_ns; life++) {
         struct lab_run run = random_run(&random);
         enum after after = (enum after)random_below(&random, AFTER_COUNT);
         enum lab_end end = LAB_DIED;
@@ -180,35 +229,36 @@ static void one_history(struct lab *lab, uint64_t seed)
     lab_check(lab, false);
 }
 
-static void histories(struct lab *lab, uint64_t seed, double seconds)
+static void histories(struct lab *lab, const struct pace *pace)
 {
-    int64_t until_ns = spb_now_ns() + (int64_t)(seconds * 1e9);
+    int64_t until_ns =
+        pace->seconds <= 0 ? INT64_MAX : spb_now_ns() + (int64_t)(pace->seconds * 1e9);
     uint64_t count = 0;
 
     do {
-        one_history(lab, seed + count++);
-    } while (spb_now_ns() < until_ns);
-    printf("%lu histories from seed %lu on\n", (unsigned long)count, (unsigned long)seed);
+        one_history(lab, pace->seed + count++, until_ns);
+    } while (pace->seconds > 0 && spb_now_ns() < until_ns);
+    printf("%lu histories\n", (unsigned long)count);
 }
 
 int main(int argc, char **argv)
 {
     static struct lab lab;
     const char *only = option(argc, argv, "--only", "");
-    uint64_t stride = strtoull(option(argc, argv, "--stride", "1"), NULL, 10);
-    uint64_t seed = strtoull(option(argc, argv, "--seed", "0"), NULL, 10);
-    double seconds = strtod(option(argc, argv, "--seconds", "10"), NULL);
+    struct pace pace = {.seed = strtoull(option(argc, argv, "--seed", "0"), NULL, 10),
+                        .seconds = strtod(option(argc, argv, "--seconds", "10"), NULL)};
 
-    if (seed == 0)
-        seed = (uint64_t)time(NULL);
+    if (pace.seed == 0)
+        pace.seed = (uint64_t)time(NULL);
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    printf("seed %lu\n", (unsigned long)pace.seed);
     lab_init(&lab);
     if (*only == '\0' || strcmp(only, "kill") == 0)
-        kill_all(&lab, stride);
+        kill_all(&lab, &pace);
     if (*only == '\0' || strcmp(only, "faults") == 0)
-        fail_all(&lab, stride);
+        fail_all(&lab, &pace);
     if (*only == '\0' || strcmp(only, "random") == 0)
-        histories(&lab, seed, seconds);
+        histories(&lab, &pace);
     lab_done(&lab);
     printf("%lu children\n", (unsigned long)lab.cases);
     return 0;

@@ -1,15 +1,16 @@
 /*
  * A disk that fails or stalls on demand, preloaded into the daemon (LD_PRELOAD).
  *
- * The file named by SPB_FAULT_FILE holds lines of "OPERATION PATH ACTION [SKIP]": OPERATION is
- * flush (fsync, fdatasync), write (pwrite, pwritev) or allocate (fallocate, posix_fallocate); PATH
- * is a part of the path of the file that is touched, its end if it ends with $. ACTION is one of
- *   an errno's number  the call fails so, without touching the file
- *   kill               the process ends there
- *   tear=BYTES         so much of a longer write is done, then the process ends
+ * The file named by SPB_FAULT_FILE holds lines of "OPERATION PATH ACTION [SKIP [COUNT]]": OPERATION
+ * is flush (fsync, fdatasync), write (pwrite, pwritev) or allocate (fallocate, posix_fallocate);
+ * PATH is a part of the path of the file that is touched, its end if it ends with $. ACTION is one
+ * of an errno's number  the call fails so, without touching the file kill               the process
+ * ends there tear=BYTES         so much of a longer write is done, then the process ends
+ *   short=BYTES        so much of a longer write is done, and the call says so
  *   a named pipe       the call waits: it opens the pipe for reading, which wakes the test that
- * opens it for writing, and goes on once the test closes it The first SKIP calls that a line means
- * go through. The file is read on each call, so a test changes it at any time (by a rename).
+ * opens it for writing, and goes on once the test closes it. The first SKIP calls that a line means
+ * go through, and so do those after the next COUNT (0: none). The file is read on each call, so a
+ * test changes it at any time (by a rename).
  * SPB_FAULT_TRACE names a file that gets "OPERATION PATH" of each call as it starts.
  *
  * Any thread; keeps no state but the addresses of the real functions, and how many calls were let
@@ -85,20 +86,24 @@ static void wait_on(const char *pipe)
     close(fd);
 }
 
-/* May one more of so many calls go through? They count anew with each change of the rules. */
-static int let_through(const char *rules, int skip)
+/* Is one more call not among the COUNT after the first SKIP? They count anew with each change of
+ * the rules. */
+static int let_through(const char *rules, const char *numbers)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static char last[RULES_SIZE];
-    static int passed;
+    static int seen;
+    int skip = 0, count = 0;
+
+    sscanf(numbers, "%d %d", &skip, &count);
 
     pthread_mutex_lock(&lock);
     if (strcmp(last, rules) != 0) {
         memcpy(last, rules, RULES_SIZE);
-        passed = 0;
+        seen = 0;
     }
-    int lets = passed < skip;
-    passed += lets;
+    int lets = seen < skip || (count > 0 && seen >= skip + count);
+    seen++;
     pthread_mutex_unlock(&lock);
     return lets;
 }
@@ -112,11 +117,17 @@ static int is_meant(const char *path, const char *where)
     return strstr(path, where) != NULL;
 }
 
-/* The errno to fail with; 0: go on; below 0: write so much, and end. */
-static int fault(const char *operation, int fd)
+/* What becomes of a call. */
+struct fate {
+    int number;           /* the errno to fail with; 0: none */
+    size_t tear, shorten; /* bytes of a write, then the end, or success; 0: all */
+};
+
+static struct fate fault(const char *operation, int fd)
 {
     char rules[RULES_SIZE], whole[RULES_SIZE], path[PATH_SIZE], *next = rules, *line;
-    int saved = errno, number = 0;
+    struct fate fate = {0};
+    int saved = errno;
 
     path_of(fd, path);
     trace(operation, path);
@@ -127,26 +138,28 @@ static int fault(const char *operation, int fd)
         char *what = strsep(&line, " "), *where = strsep(&line, " "), *act = strsep(&line, " ");
         if (!where || !act || strcmp(what, operation) != 0 || !is_meant(path, where))
             continue;
-        if (line && let_through(whole, atoi(line)))
+        if (line && let_through(whole, line))
             break;
         if (act[0] == '/')
             wait_on(act);
         else if (strcmp(act, "kill") == 0)
             raise(SIGKILL);
         else if (strncmp(act, "tear=", 5) == 0)
-            number = -atoi(act + 5);
+            fate.tear = (size_t)atoi(act + 5);
+        else if (strncmp(act, "short=", 6) == 0)
+            fate.shorten = (size_t)atoi(act + 6);
         else
-            number = atoi(act);
+            fate.number = atoi(act);
         break;
     }
     errno = saved;
-    return number;
+    return fate;
 }
 
 static int flush(const char *name, int fd)
 {
     int (*real)(int);
-    int number = fault("flush", fd);
+    int number = fault("flush", fd).number;
 
     if (number) {
         errno = number;
@@ -169,19 +182,19 @@ int fdatasync(int fd)
 ssize_t pwrite64(int fd, const void *data, size_t n, off64_t offset)
 {
     ssize_t (*real)(int, const void *, size_t, off64_t);
-    int number = fault("write", fd);
+    struct fate fate = fault("write", fd);
 
     real_function("pwrite64", &real);
-    if (number < 0 && (size_t)-number < n) {
-        if (real(fd, data, (size_t)-number, offset) < 0)
+    if (fate.tear > 0 && fate.tear < n) {
+        if (real(fd, data, fate.tear, offset) < 0)
             abort();
         raise(SIGKILL);
     }
-    if (number > 0) {
-        errno = number;
+    if (fate.number > 0) {
+        errno = fate.number;
         return -1;
     }
-    return real(fd, data, n, offset);
+    return real(fd, data, fate.shorten > 0 && fate.shorten < n ? fate.shorten : n, offset);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t n, off_t offset)
@@ -189,15 +202,27 @@ ssize_t pwrite(int fd, const void *data, size_t n, off_t offset)
     return pwrite64(fd, data, n, offset);
 }
 
+/* At most so much of the first piece. */
+static ssize_t pwrite64_through(int fd, const struct iovec *pieces, size_t most, off64_t offset)
+{
+    ssize_t (*real)(int, const void *, size_t, off64_t);
+    size_t n = pieces[0].iov_len < most ? pieces[0].iov_len : most;
+
+    real_function("pwrite64", &real);
+    return real(fd, pieces[0].iov_base, n, offset);
+}
+
 ssize_t pwritev64(int fd, const struct iovec *pieces, int count, off64_t offset)
 {
     ssize_t (*real)(int, const struct iovec *, int, off64_t);
-    int number = fault("write", fd);
+    struct fate fate = fault("write", fd);
 
-    if (number > 0) {
-        errno = number;
+    if (fate.number > 0) {
+        errno = fate.number;
         return -1;
     }
+    if (fate.shorten > 0 && count > 0)
+        return pwrite64_through(fd, pieces, fate.shorten, offset);
     real_function("pwritev64", &real);
     return real(fd, pieces, count, offset);
 }
@@ -210,7 +235,7 @@ ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
 int fallocate64(int fd, int mode, off64_t offset, off64_t n)
 {
     int (*real)(int, int, off64_t, off64_t);
-    int number = fault("allocate", fd);
+    int number = fault("allocate", fd).number;
 
     if (number) {
         errno = number;
@@ -228,7 +253,7 @@ int fallocate(int fd, int mode, off_t offset, off_t n)
 int posix_fallocate64(int fd, off64_t offset, off64_t n)
 {
     int (*real)(int, off64_t, off64_t);
-    int number = fault("allocate", fd);
+    int number = fault("allocate", fd).number;
 
     if (number)
         return number;

@@ -44,6 +44,10 @@ class Faults:
     def fail(self, operation, path, number=errno.EIO, skip=0):
         self._write(f"{operation} {path} {number} {skip}\n")
 
+    def strike(self, operation, path, action, nth):
+        """The nth such call from now on (from 0), and no other: an errno, or "short=BYTES"."""
+        self._write(f"{operation} {path} {action} {nth} 1\n")
+
     def kill(self, operation, path, skip=0):
         """The process ends before such a call, after letting some through."""
         self._write(f"{operation} {path} kill {skip}\n")

@@ -407,13 +407,19 @@ class DaemonCommands(Commands, OnDaemon, harness.Case):
         port = socket.socket()
         self.addCleanup(port.close)
         port.bind(("127.0.0.1", 0))  # taken, and nobody listens
-        for end in (f"unix:{self.dir}/none", f"tcp://127.0.0.1:{port.getsockname()[1]}"):
-            for words in (["server", "ping"], ["param", "get", 1, "--image", "x"],
-                          ["image", "list"], ["image", "create", "x", "--blocks", 64],
-                          ["dp", "put", "p", "-", "--image", "x"]):
-                done = harness.run_cli(*words, "--endpoint", end, code=UNREACHABLE)
-                self.assertIn(end.rpartition("/")[2], done.err)
-                harness.run_cli(*words, env={"SPACEBLOCK_ENDPOINT": end}, code=UNREACHABLE)
+        runs = [(end, words)
+                for end in (f"unix:{self.dir}/none", f"tcp://127.0.0.1:{port.getsockname()[1]}")
+                for words in (["server", "ping"], ["param", "get", 1, "--image", "x"],
+                              ["image", "list"], ["image", "create", "x", "--blocks", 64],
+                              ["dp", "put", "p", "-", "--image", "x"])]
+
+        def run(n):  # each tries for a while
+            end, words = runs[n]
+            done = harness.run_cli(*words, "--endpoint", end, code=UNREACHABLE)
+            self.assertIn(end.rpartition("/")[2], done.err)
+            harness.run_cli(*words, env={"SPACEBLOCK_ENDPOINT": end}, code=UNREACHABLE)
+
+        harness.threads(len(runs), run)
         for bad in ("nonsense", "tcp://127.0.0.1", "unix:", "tcp://:1", "tcp://127.0.0.1:99999"):
             harness.run_cli("server", "ping", "--endpoint", bad, code=USAGE)
 

@@ -26,6 +26,13 @@ LAYERS = {
                     ["protobuf-c", "jansson"]),
     "server/supervisor/machine/": (["lib/base/", STATUS, "server/supervisor/machine/"],
                                    ["jansson"]),
+    "server/supervisor/console/": (["lib/base/", STATUS, "server/supervisor/console/"], []),
+    "server/supervisor/process/": (["lib/base/", STATUS, "server/supervisor/process/"], []),
+    # A guest's life is pure; the rest of the supervisor is a part of the daemon as others are.
+    "server/supervisor/life.": (["lib/base/", STATUS, "server/supervisor/machine/",
+                                 "server/supervisor/life."], ["jansson"]),
+    "server/supervisor/": (["lib/base/", "lib/digest/", PUBLIC, "server/"],
+                           ["protobuf-c", "jansson"]),
     "server/": (["lib/base/", "lib/digest/", "lib/ttrpc/", PUBLIC, "server/"], ["protobuf-c"]),
     "deploy/guest/init/": (["lib/base/", PUBLIC, "deploy/guest/init/"], []),
     "server/audit/": (["lib/base/", STATUS, "server/audit/", "server/log.h", "server/util.h"],
@@ -34,7 +41,8 @@ LAYERS = {
 }
 # The library's client and the CLI are two: the former does not know the latter. What the audit has
 # in its own headers is its own, SQLite among it: others see the two that are its interface.
-DENIED = {"client/": ["client/cli/"], "server/": ["server/audit/"]}
+DENIED = {"client/": ["client/cli/"], "server/": ["server/audit/"],
+          "server/supervisor/": ["server/audit/"]}
 INTERFACES = ["server/audit/audit.h", "server/audit/tables.h"]
 # The only files of the server that see a library.
 EVENT_FILES = re.compile(r"^server/((loop|listener|conn)[a-z_]*\.[ch]|http\.c)$")

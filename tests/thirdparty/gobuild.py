@@ -1,8 +1,8 @@
 """Builds the Go packages beside this file: offline, and from Debian's packages alone.
 
 Go runs in its old GOPATH mode, where every import comes from /usr/share/gocode or from the messages
-that protoc-gen-go makes of proto/. All that is built lies in the build folder, Go's cache too, so
-that a second build takes no time.
+that protoc-gen-go makes of proto/. All that is built lies in the build folder, Go's cache too (or in
+SPB_GO_CACHE, which several build folders may share), so that a second build takes no time.
 """
 import fcntl
 import os
@@ -50,8 +50,8 @@ class Workshop:
     def __init__(self, build_dir):
         self.folder = pathlib.Path(build_dir).resolve() / "tests" / "thirdparty" / "go"
         self.env = dict(os.environ, GO111MODULE="off", GOPATH=f"{self.folder}:{GOCODE}",
-                        GOCACHE=str(self.folder / "cache"), GOFLAGS="", GOPROXY="off",
-                        GOTOOLCHAIN="local", CGO_ENABLED="0")
+                        GOCACHE=os.environ.get("SPB_GO_CACHE", str(self.folder / "cache")),
+                        GOFLAGS="", GOPROXY="off", GOTOOLCHAIN="local", CGO_ENABLED="0")
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,9 @@ struct spb_device_ops {
     /* Writes exactly n bytes; durable only after a flush that began later and succeeded. */
     spb_status (*write)(struct spb_device *device, uint64_t offset, const void *data, size_t n,
                         struct spb_error *err);
+    /* May be NULL. Begins to bring n bytes that were written to the medium, as a flush would, and
+     * does not wait for it. Makes nothing durable; a failure is the next flush's to tell. */
+    void (*push)(struct spb_device *device, uint64_t offset, uint64_t n);
     /* Makes all completed writes durable. A failure is for good: every later flush fails too. */
     spb_status (*flush)(struct spb_device *device, struct spb_error *err);
     /* Makes n bytes read as zeros, as a write does (durable after a flush). */
@@ -77,6 +80,7 @@ SPB_API SPB_MUST_USE spb_status spb_device_read_medium(struct spb_device *device
                                                        struct spb_error *err);
 SPB_API SPB_MUST_USE spb_status spb_device_write(struct spb_device *device, uint64_t offset,
                                                  const void *data, size_t n, struct spb_error *err);
+SPB_API void spb_device_push(struct spb_device *device, uint64_t offset, uint64_t n);
 SPB_API SPB_MUST_USE spb_status spb_device_flush(struct spb_device *device, struct spb_error *err);
 SPB_API SPB_MUST_USE spb_status spb_device_zero(struct spb_device *device, uint64_t offset,
                                                 uint64_t n, struct spb_error *err);
@@ -98,6 +102,9 @@ SPB_API SPB_MUST_USE spb_status spb_device_memory_new(uint64_t size_bytes,
 enum spb_file_mode {
     SPB_FILE_READ,  /* no lock; spb_device_file_owner() tells whether somebody owns it */
     SPB_FILE_WRITE, /* one owner: takes the locks of format.md, "Who may write", or SPB_LOCKED */
+    /* One owner, whose image a guest has: as SPB_FILE_WRITE, but leaves to QEMU what lend leaves,
+     * and reads only until spb_device_file_take_back. */
+    SPB_FILE_LENT,
 };
 
 /* Opens a regular file or block device. Descriptors are CLOEXEC. */
@@ -120,7 +127,9 @@ SPB_API bool spb_device_file_is_current(struct spb_device *device);
 
 /*
  * Lends the image to a guest: releases the bytes that keep QEMU out (101 and 201) and keeps the
- * owner's lock on byte 64; take_back locks them again, SPB_LOCKED while a QEMU still holds them.
+ * owner's lock on byte 64; the device takes no writes until take_back, which locks them again:
+ * SPB_LOCKED while a QEMU still holds them. To be called by whoever alone may write, after its last
+ * write.
  */
 SPB_API SPB_MUST_USE spb_status spb_device_file_lend(struct spb_device *device,
                                                      struct spb_error *err);

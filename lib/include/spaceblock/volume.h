@@ -102,6 +102,9 @@ SPB_API SPB_MUST_USE spb_status spb_volume_open(struct spb_device *device,
 /* Accepts NULL. Groups and reservations of the volume must be gone. Closes the device. */
 SPB_API void spb_volume_close(struct spb_volume *volume);
 
+/* The same, but the device is the caller's again, with its locks. */
+SPB_API struct spb_device *spb_volume_release(struct spb_volume *volume);
+
 /* Opens a poisoned volume anew on its device: recovery, then all state read again. On failure the
  * volume stays poisoned. No group may be open. Blocks. */
 SPB_API SPB_MUST_USE spb_status spb_volume_reopen(struct spb_volume *volume, struct spb_error *err);
@@ -110,6 +113,40 @@ SPB_API SPB_MUST_USE spb_status spb_volume_reopen(struct spb_volume *volume, str
  * another). On failure the state stays as it was. Blocks. */
 SPB_API SPB_MUST_USE spb_status spb_volume_refresh(struct spb_volume *volume,
                                                    struct spb_error *err);
+
+/*
+ * Lends a writable volume on a file to a guest, who changes it from now on: flushes, then lets QEMU
+ * have the file (spb_device_file_lend). It is open for reading only from here on, beside a writer:
+ * spb_volume_read_update. No group and no reservation may be left. SPB_IO where the flush fails,
+ * which poisons; on failure it is not lent. Blocks.
+ */
+SPB_API SPB_MUST_USE spb_status spb_volume_lend(struct spb_volume *volume, struct spb_error *err);
+
+/* What somebody else has made of the metadata of a volume that is open for reading. */
+struct spb_update;
+
+/*
+ * Reads the metadata again beside whoever changes it. What is found held at one moment, and has
+ * been read again, over some 50 ms, before something in it is taken for corrupt that was not so
+ * before. *update gets NULL where all is as the volume shows it. SPB_AGAIN where the metadata
+ * changes faster than it can be read, SPB_CHANGED or SPB_BAD_* where the superblock is no longer
+ * the volume's.
+ *
+ * One thread at a time, and none beside apply. Blocks.
+ */
+SPB_API SPB_MUST_USE spb_status spb_volume_read_update(struct spb_volume *volume,
+                                                       struct spb_update **update,
+                                                       struct spb_error *err);
+SPB_API uint32_t spb_update_event_pointer(const struct spb_update *update);
+/* Are the live events that the volume shows still there, as far as they are live? If not, the log
+ * was not just appended to. */
+SPB_API bool spb_update_only_appends(const struct spb_volume *volume,
+                                     const struct spb_update *update);
+/* Makes it the volume's state; it is gone then. What is known of products that are still the same
+ * is kept, but for those that were found rotten: they are looked at again. No I/O. */
+SPB_API void spb_volume_apply_update(struct spb_volume *volume, struct spb_update *update);
+/* Accepts NULL. */
+SPB_API void spb_update_free(struct spb_update *update);
 
 SPB_API struct spb_device *spb_volume_device(const struct spb_volume *volume);
 SPB_API const struct spb_superblock *spb_volume_superblock(const struct spb_volume *volume);

@@ -57,6 +57,7 @@ const char *spb_ending_words(enum spb_ending ending)
         [SPB_ENDING_STOPPED] = "was stopped",
         [SPB_ENDING_CRASHED] = "ended because QEMU failed",
         [SPB_ENDING_LOST] = "ended unseen",
+        [SPB_ENDING_NOT_STARTED] = "was not started",
     };
 
     return words[ending];

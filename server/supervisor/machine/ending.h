@@ -10,13 +10,14 @@
 #include <stddef.h>
 
 enum spb_ending {
-    SPB_ENDING_NONE,     /* it has not ended, as far as one knows */
-    SPB_ENDING_POWEROFF, /* the guest switched itself off */
-    SPB_ENDING_REBOOT,   /* the guest asked for a reset */
-    SPB_ENDING_PANIC,    /* its kernel panicked */
-    SPB_ENDING_STOPPED,  /* QEMU was told to quit, or ended by SIGTERM or the like */
-    SPB_ENDING_CRASHED,  /* QEMU exited with an error, or a signal killed it */
-    SPB_ENDING_LOST,     /* nobody saw how */
+    SPB_ENDING_NONE,        /* it has not ended, as far as one knows */
+    SPB_ENDING_POWEROFF,    /* the guest switched itself off */
+    SPB_ENDING_REBOOT,      /* the guest asked for a reset */
+    SPB_ENDING_PANIC,       /* its kernel panicked */
+    SPB_ENDING_STOPPED,     /* QEMU was told to quit, or ended by SIGTERM or the like */
+    SPB_ENDING_CRASHED,     /* QEMU exited with an error, or a signal killed it */
+    SPB_ENDING_LOST,        /* nobody saw how */
+    SPB_ENDING_NOT_STARTED, /* QEMU could not be started, or did not get so far */
 };
 
 /* Takes an event of QMP; the first that tells an ending counts, but a panic outranks what follows

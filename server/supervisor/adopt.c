@@ -1,0 +1,298 @@
+/* Guests at the daemon's start; see adopt.h. */
+#include "supervisor/adopt.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attach.h"
+#include "base/status.h"
+#include "daemon.h"
+#include "supervisor/console/log.h"
+#include "supervisor/drive.h"
+#include "supervisor/guests.h"
+#include "supervisor/session.h"
+#include "uuid.h"
+
+/* ---- Rows --------------------------------------------------------------------------------- */
+
+struct loading {
+    struct spb_daemon *daemon;
+    spb_status status;
+    struct spb_error *err;
+};
+
+static struct spb_life life_of(const struct spb_guest *guest, const struct spb_guest_row *row)
+{
+    struct spb_life_rules rules = spb_guest_rules(guest);
+    struct spb_life life;
+
+    spb_life_init(&life, &rules);
+    life.state = row->state >= SPB_LIFE_CREATED && row->state <= SPB_LIFE_BACKOFF
+                     ? (enum spb_life_state)row->state
+                     : SPB_LIFE_STOPPED;
+    life.ending =
+        row->ending <= SPB_ENDING_NOT_STARTED ? (enum spb_ending)row->ending : SPB_ENDING_NONE;
+    life.wants_run = row->wants_run;
+    life.has_exit = row->has_exit;
+    life.exit_status = row->exit_status;
+    life.run = row->run;
+    life.started_ms = row->started_ms;
+    life.ended_ms = row->ended_ms;
+    life.restart_at_ms = row->restart_at_ms;
+    life.restarts = row->restarts;
+    life.short_runs = row->short_runs;
+    life.crash_loop = row->crash_loop;
+    life.alive = row->alive;
+    memcpy(life.reason, row->reason, sizeof(life.reason));
+    return life;
+}
+
+static spb_status load_row(struct spb_daemon *daemon, const struct spb_guest_row *row,
+                           struct spb_error *err)
+{
+    struct spb_guest_seed seed = {.tenant = row->tenant,
+                                  .name = row->name,
+                                  .created_ms = row->created_ms,
+                                  .console_bytes = row->console_bytes};
+    PB_GuestConfig *config = spb_guest_config_unpack(row->config, row->config_size);
+    struct spb_guest *guest = NULL;
+    uint64_t now_us = (uint64_t)spb_unix_us();
+
+    if (config == NULL || config->n_images == 0 || config->kernel == NULL) {
+        spb_guest_config_free(config);
+        return spb_fail(err, SPB_CORRUPT, "guest %u/%s: what it is made of cannot be read",
+                        (unsigned)row->tenant, row->name);
+    }
+    memcpy(seed.uuid, row->uuid, sizeof(seed.uuid));
+    SPB_TRY(spb_guest_new(daemon, &seed, config, &guest, err));
+    guest->id = row->id;
+    guest->accel = row->accel;
+    /* Above any that was shown before, recorded or not. */
+    guest->version = row->version > now_us ? row->version : now_us;
+    memcpy(guest->run_base, row->run_base, sizeof(guest->run_base));
+    guest->life = life_of(guest, row);
+    spb_guest_publish(guest);
+    spb_status status = spb_guests_add_known(daemon->guests, guest, err);
+    spb_guest_unref(guest);
+    return status;
+}
+
+/* One that cannot be read keeps neither the others nor the daemon. */
+static void take_row(void *user, const struct spb_guest_row *row)
+{
+    struct loading *loading = user;
+    struct spb_error err;
+    spb_status status = load_row(loading->daemon, row, &err);
+
+    if (spb_is_ok(status))
+        return;
+    spb_log(&loading->daemon->log, SPB_LOG_ERROR, "guest-not-loaded",
+            SPB_NUMBER("tenant", row->tenant), SPB_TEXT("name", row->name),
+            SPB_TEXT("reason", err.text));
+}
+
+/* ---- What lives --------------------------------------------------------------------------- */
+
+/* The QEMU of the last run that is recorded; the guest gets a run where there is one. */
+static spb_status find_process(struct spb_guest *guest, struct spb_error *err)
+{
+    struct spb_guest_run *run;
+
+    if (guest->life.run == 0 || guest->run_base[0] == '\0')
+        return spb_ok();
+    run = spb_run_new(guest, guest->run_base);
+    if (run == NULL)
+        return spb_fail_memory(err, "looking for a guest's QEMU");
+    guest->run = run;
+    spb_status status = spb_rundir_open(run->base, run->name, &run->dir, err);
+    if (spb_is_ok(status))
+        status = spb_process_adopt(run->dir.fd, SPB_RUNDIR_PIDFILE, &run->process, err);
+    if (spb_is_ok(status))
+        return spb_words_open(&run->dir, &run->words, NULL).code == SPB_NO_MEMORY
+                   ? spb_fail_memory(err, "looking for a guest's QEMU")
+                   : spb_ok();
+    spb_session_let_go(guest);
+    return status.code == SPB_NOT_FOUND ? spb_ok() : status;
+}
+
+static spb_status expect_images(struct spb_guest *guest, struct spb_error *err)
+{
+    for (size_t i = 0; i < guest->config->n_images; i++) {
+        const ProtobufCBinaryData *ref = &guest->config->images[i]->name;
+        char name[SPB_AUDIT_NAME_SIZE];
+
+        (void)snprintf(name, sizeof(name), "%.*s", (int)ref->len, (const char *)ref->data);
+        SPB_TRY(spb_attach_expect(guest->daemon, guest->tenant, name, guest->text, err));
+    }
+    return spb_ok();
+}
+
+static spb_status look_for(struct spb_guest *guest, struct spb_error *err)
+{
+    SPB_TRY(find_process(guest, err));
+    return guest->run == NULL ? spb_ok() : expect_images(guest, err);
+}
+
+/* ---- What belongs to nothing -------------------------------------------------------------- */
+
+static bool is_known_run(struct spb_guests *guests, const char *name)
+{
+    for (size_t i = 0; i < guests->count; i++) {
+        const struct spb_guest_run *run = guests->sorted[i]->run;
+
+        if (run != NULL && strcmp(run->name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void kill_orphan(struct spb_guests *guests, const char *name)
+{
+    struct spb_rundir dir = SPB_RUNDIR_NONE;
+    struct spb_process process = SPB_PROCESS_NONE;
+    struct spb_error err;
+
+    if (!spb_is_ok(spb_rundir_open(guests->run_dir, name, &dir, &err)))
+        return;
+    if (spb_is_ok(spb_process_adopt(dir.fd, SPB_RUNDIR_PIDFILE, &process, &err))) {
+        spb_log(&guests->daemon->log, SPB_LOG_WARN, "orphan-killed", SPB_TEXT("run", name),
+                SPB_NUMBER("pid", process.pid));
+        if (!spb_is_ok(spb_process_signal(&process, SIGKILL, &err)))
+            spb_log(&guests->daemon->log, SPB_LOG_ERROR, "orphan-not-killed", SPB_TEXT("run", name),
+                    SPB_TEXT("reason", err.text));
+        spb_process_close(&process);
+    }
+    spb_rundir_close(&dir);
+}
+
+static spb_status sweep_run(void *user, const char *name, struct spb_error *err)
+{
+    struct spb_guests *guests = user;
+
+    if (name[0] != 'g' || is_known_run(guests, name))
+        return spb_ok();
+    kill_orphan(guests, name);
+    if (!spb_is_ok(spb_rundir_remove(guests->run_dir, name, err)))
+        spb_log(&guests->daemon->log, SPB_LOG_WARN, "run-folder-not-removed", SPB_TEXT("run", name),
+                SPB_TEXT("reason", err->text));
+    else
+        spb_log(&guests->daemon->log, SPB_LOG_INFO, "leftover-removed", SPB_TEXT("folder", "run"),
+                SPB_TEXT("name", name));
+    if (guests->cgroup.fd >= 0 && !spb_is_ok(spb_cgroup_remove(&guests->cgroup, name, err)))
+        spb_log(&guests->daemon->log, SPB_LOG_WARN, "cgroup-not-removed", SPB_TEXT("run", name),
+                SPB_TEXT("reason", err->text));
+    return spb_ok();
+}
+
+static bool is_known_uuid(struct spb_guests *guests, const uint8_t uuid[16])
+{
+    for (size_t i = 0; i < guests->count; i++) {
+        if (memcmp(guests->sorted[i]->uuid, uuid, 16) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Of guests that were deleted, or never recorded. */
+static void sweep_logs(struct spb_guests *guests)
+{
+    DIR *dir = opendir(guests->logs_dir);
+    struct dirent *entry;
+    struct spb_error err;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        uint8_t uuid[16];
+
+        if (!spb_uuid_parse(entry->d_name, uuid) || is_known_uuid(guests, uuid))
+            continue;
+        char *path = spb_guest_log_folder(guests->daemon, uuid);
+        if (path != NULL && !spb_is_ok(spb_log_remove(path, &err)))
+            spb_log(&guests->daemon->log, SPB_LOG_WARN, "console-log-not-removed",
+                    SPB_TEXT("reason", err.text));
+        free(path);
+    }
+    if (dir != NULL)
+        (void)closedir(dir);
+}
+
+spb_status spb_adopt_load(struct spb_daemon *daemon, struct spb_error *err)
+{
+    struct spb_guests *guests = daemon->guests;
+    struct loading loading = {.daemon = daemon, .status = spb_ok(), .err = err};
+
+    SPB_TRY(spb_rows_guests(daemon->audit, take_row, &loading, err));
+    for (size_t i = 0; i < guests->count; i++)
+        SPB_TRY(look_for(guests->sorted[i], err));
+    SPB_TRY(spb_rundir_list(guests->run_dir, sweep_run, guests, err));
+    sweep_logs(guests);
+    return spb_ok();
+}
+
+/* ---- Adoption ----------------------------------------------------------------------------- */
+
+static bool was_live(const struct spb_life *life)
+{
+    return life->state == SPB_LIFE_STARTING || life->state == SPB_LIFE_RUNNING ||
+           life->state == SPB_LIFE_PAUSED || life->state == SPB_LIFE_STOPPING;
+}
+
+static void adopt(struct spb_guest *guest)
+{
+    struct spb_error err;
+
+    if (guest->run != NULL && !spb_is_ok(spb_session_adopt(guest, &err))) {
+        spb_log(&guest->daemon->log, SPB_LOG_ERROR, "guest-not-adopted",
+                SPB_TEXT("guest", guest->text), SPB_TEXT("reason", err.text));
+        return;
+    }
+    if (guest->run != NULL) {
+        atomic_fetch_add(&guest->daemon->guests->adopting, 1);
+        spb_drive_tell(guest, SPB_LIFE_ADOPT, NULL);
+        spb_session_connect(guest);
+    } else if (was_live(&guest->life)) {
+        if (guest->life.run > 0)
+            guest->run = spb_run_new(guest, guest->run_base);
+        spb_drive_tell(guest, SPB_LIFE_GONE, NULL);
+    } else {
+        spb_drive_tell(guest, SPB_LIFE_RESUME, NULL);
+    }
+}
+
+void spb_adopt_all(struct spb_daemon *daemon)
+{
+    for (size_t i = 0; i < daemon->guests->count; i++)
+        adopt(daemon->guests->sorted[i]);
+}
+
+/* ---- Settling ----------------------------------------------------------------------------- */
+
+static enum spb_outcome settle_start(const struct spb_guest *guest, uint64_t run)
+{
+    const struct spb_life *life = &guest->life;
+    bool began = life->run > run || (life->run == run && life->state != SPB_LIFE_STARTING &&
+                                     life->ending != SPB_ENDING_NOT_STARTED);
+
+    return began || guest->run != NULL ? SPB_OUTCOME_DONE : SPB_OUTCOME_NOT_DONE;
+}
+
+enum spb_outcome spb_guests_settle(struct spb_daemon *daemon, const struct spb_act_detail *detail)
+{
+    struct spb_guest *guest =
+        spb_guests_find(daemon->guests, detail->tenant, detail->name, strlen(detail->name));
+    bool there = guest != NULL && memcmp(guest->uuid, detail->uuid, sizeof(guest->uuid)) == 0;
+    enum spb_outcome outcome = SPB_OUTCOME_NOT_DONE;
+
+    if (detail->kind == SPB_ACT_GUEST_CREATE)
+        outcome = there ? SPB_OUTCOME_DONE : SPB_OUTCOME_NOT_DONE;
+    else if (detail->kind == SPB_ACT_GUEST_DELETE || !there)
+        outcome = there ? SPB_OUTCOME_NOT_DONE : SPB_OUTCOME_DONE;
+    else if (detail->kind == SPB_ACT_GUEST_START)
+        outcome = settle_start(guest, detail->size);
+    else
+        outcome = guest->life.wants_run ? SPB_OUTCOME_NOT_DONE : SPB_OUTCOME_DONE;
+    spb_guest_unref(guest);
+    return outcome;
+}

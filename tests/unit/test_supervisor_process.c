@@ -1,0 +1,790 @@
+/* Processes that run guests, with real children: spawned, bounded, adopted, measured, and their run
+ * directories. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "base/status.h"
+#include "supervisor/process/cgroup.h"
+#include "supervisor/process/process.h"
+#include "supervisor/process/rundir.h"
+#include "supervisor/process/words.h"
+#include "unit/folder_kit.h"
+
+#define DEADLINE_MS 60000
+
+TestSuite(supervisor_process, .init = folder_make, .fini = folder_remove);
+TestSuite(supervisor_rundir, .init = folder_make, .fini = folder_remove);
+
+static void expect_ok(spb_status status, const struct spb_error *err)
+{
+    cr_assert(spb_is_ok(status), "%s", err->text);
+}
+
+/* Runs a script of the shell; its output goes to files that it names itself. */
+static struct spb_process start_script(const char *script, struct spb_spawn spawn)
+{
+    char *argv[] = {strdup("sh"), strdup("-c"), strdup(script), NULL};
+    struct spb_process process = SPB_PROCESS_NONE;
+    struct spb_error err;
+
+    spawn.argv = argv;
+    expect_ok(spb_process_spawn(&spawn, &process, &err), &err);
+    for (size_t i = 0; argv[i] != NULL; i++)
+        free(argv[i]);
+    return process;
+}
+
+static const struct spb_spawn plain = {.stderr_fd = -1, .cgroup_fd = -1};
+
+static int await_end(struct spb_process *process)
+{
+    struct pollfd poll_fd = {.fd = process->pidfd, .events = POLLIN};
+    int wait_status = -1;
+
+    cr_assert_eq(poll(&poll_fd, 1, DEADLINE_MS), 1);
+    cr_assert(spb_process_has_ended(process));
+    cr_assert(spb_process_reap(process, &wait_status));
+    spb_process_close(process);
+    return wait_status;
+}
+
+static char *read_text(const char *name)
+{
+    static char text[8192];
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    int fd = open(path, O_RDONLY);
+    cr_assert_geq(fd, 0, "%s", path);
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    cr_assert_geq(n, 0);
+    text[n] = '\0';
+    close(fd);
+    return text;
+}
+
+/* ---- Spawn -------------------------------------------------------------------------------- */
+
+Test(supervisor_process, exits_and_deaths_are_told_as_waitpid_does)
+{
+    struct spb_process process = start_script("exit 7", plain);
+    int status = await_end(&process);
+
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    cr_expect_eq(process.pidfd, -1);
+    process = start_script("kill -9 $$", plain);
+    status = await_end(&process);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    process = start_script("exec sleep 1000", plain);
+    int none = 5;
+    cr_expect_not(spb_process_has_ended(&process));
+    cr_expect_not(spb_process_reap(&process, &none));
+    cr_expect_eq(none, 5);
+    cr_expect(spb_is_ok(spb_process_signal(&process, SIGTERM, NULL)));
+    struct pollfd poll_fd = {.fd = process.pidfd, .events = POLLIN};
+    cr_assert_eq(poll(&poll_fd, 1, DEADLINE_MS), 1);
+    cr_expect(spb_process_reap(&process, &status));
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    cr_expect_eq(spb_process_signal(&process, SIGTERM, NULL).code, SPB_NOT_FOUND);
+    cr_expect_not(spb_process_reap(&process, &none), "once");
+    spb_process_close(&process);
+    spb_process_close(&process);
+}
+
+static unsigned children(void)
+{
+    siginfo_t info;
+
+    return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+static void expect_no_start(const char *program, enum spb_code code, const char *words)
+{
+    char *argv[] = {strdup(program), NULL};
+    struct spb_spawn spawn = {.argv = argv, .stderr_fd = -1, .cgroup_fd = -1};
+    struct spb_process process = SPB_PROCESS_NONE;
+    struct spb_error err;
+
+    cr_expect_eq(spb_process_spawn(&spawn, &process, &err).code, code, "%s", err.text);
+    cr_expect_not_null(strstr(err.text, words), "%s", err.text);
+    cr_expect_eq(process.pidfd, -1);
+    cr_expect_not(children(), "no child is left");
+    free(argv[0]);
+}
+
+Test(supervisor_process, what_cannot_be_executed_says_so_and_leaves_no_child)
+{
+    char path[128];
+
+    expect_no_start("spaceblock-no-such-program", SPB_NOT_FOUND, "spaceblock-no-such-program");
+    expect_no_start("/nonexistent/qemu", SPB_NOT_FOUND, "No such file");
+    snprintf(path, sizeof(path), "%s/text", folder);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    cr_assert_eq(write(fd, "#", 1), 1);
+    expect_no_start(path, SPB_UNSUPPORTED, "Permission denied");
+    cr_assert_eq(fchmod(fd, 0700), 0);
+    close(fd);
+    expect_no_start(path, SPB_UNSUPPORTED, "Exec format error");
+    expect_no_start("/tmp", SPB_UNSUPPORTED, "executing it");
+}
+
+Test(supervisor_process, a_limit_that_cannot_be_set_is_told)
+{
+    struct rlimit files = {64, 64};
+    char program[] = "true", *argv[] = {program, NULL};
+    struct spb_spawn spawn = {.argv = argv, .stderr_fd = -1, .cgroup_fd = -1, .nofile = 1u << 31};
+    struct spb_process process = SPB_PROCESS_NONE;
+    struct spb_error err;
+
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &files), 0);
+    cr_expect_eq(spb_process_spawn(&spawn, &process, &err).code, SPB_IO);
+    cr_expect_not_null(strstr(err.text, "setting its limits"), "%s", err.text);
+    cr_expect_not(children());
+}
+
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+Test(supervisor_process, a_child_starts_from_nothing)
+{
+    char script[512];
+    sigset_t mask;
+
+    /* What the child is not to have: descriptors, handlers, a mask, a folder, an environment. */
+    int leak = open("/dev/null", O_RDONLY);
+    cr_assert_geq(fcntl(leak, F_DUPFD, 200), 200);
+    signal(SIGUSR1, on_signal);
+    signal(SIGHUP, SIG_IGN);
+    sigfillset(&mask);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+    setenv("NOTIFY_SOCKET", "/run/secret", 1);
+    snprintf(script, sizeof(script),
+             "cd %s; { pwd -P; umask; env; ulimit -n; ulimit -c; "
+             "cat /proc/$$/stat; grep ^Sig /proc/$$/status; } >out 2>&1",
+             folder);
+    struct spb_spawn spawn = plain;
+    spawn.nofile = 99;
+    spawn.nice = 3;
+    struct spb_process process = start_script(script, spawn);
+    pid_t pid = process.pid;
+    cr_assert_eq(await_end(&process), 0);
+    sigset_t now;
+    sigprocmask(SIG_SETMASK, NULL, &now);
+    cr_expect_eq(sigismember(&now, SIGUSR1), 1, "the caller's mask is as it was");
+    char *out = read_text("out");
+    cr_expect_null(strstr(out, "NOTIFY_SOCKET"), "%s", out);
+    cr_expect_not_null(strstr(out, "LC_ALL=C\n"), "%s", out);
+    cr_expect_not_null(strstr(out, "\n0077\n"), "%s", out);
+    cr_expect_not_null(strstr(out, "\n99\n0\n"), "%s", out);
+    cr_expect_not_null(strstr(out, "SigBlk:\t0000000000000000\n"), "%s", out);
+    cr_expect_not_null(strstr(out, "SigIgn:\t0000000000001000\n"), "only SIGPIPE: %s", out);
+    int parent, group, session, nice_value;
+    cr_assert_eq(sscanf(strrchr(out, ')') + 2,
+                        "%*c %d %d %d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %d", &parent,
+                        &group, &session, &nice_value),
+                 4);
+    cr_expect(group == pid && session == pid);
+    cr_expect_eq(nice_value, 3);
+    snprintf(script, sizeof(script), "exec ls /proc/self/fd >%s/fds", folder);
+    process = start_script(script, plain);
+    cr_assert_eq(await_end(&process), 0);
+    cr_expect_str_eq(read_text("fds"), "0\n1\n2\n3\n", "3 is of the listing itself");
+}
+
+Test(supervisor_process, the_folder_is_the_root)
+{
+    char script[256];
+
+    snprintf(script, sizeof(script), "pwd -P >%s/out", folder);
+    struct spb_process process = start_script(script, plain);
+    cr_assert_eq(await_end(&process), 0);
+    cr_expect_str_eq(read_text("out"), "/\n");
+}
+
+/* Descriptors 0 to 2 may be closed in a daemon: what is opened then has their numbers. */
+Test(supervisor_process, starts_where_the_caller_lacks_the_first_descriptors)
+{
+    char script[256];
+    int ends[2];
+
+    snprintf(script, sizeof(script), "echo word >&2; ls -l /proc/$$/fd >%s/out", folder);
+    int kept[3] = {fcntl(0, F_DUPFD, 50), fcntl(1, F_DUPFD, 50), fcntl(2, F_DUPFD, 50)};
+    for (int i = 0; i < 3; i++)
+        close(i);
+    int rc = pipe(ends);
+    struct spb_spawn spawn = plain;
+    spawn.stderr_fd = ends[1];
+    struct spb_process process = start_script(script, spawn);
+    int status = await_end(&process);
+    char word[16] = "";
+    ssize_t n = read(ends[0], word, sizeof(word));
+    for (int i = 0; i < 3; i++)
+        dup2(kept[i], i);
+    cr_expect(rc == 0 && status == 0 && n == 5);
+    cr_expect_str_eq(word, "word\n");
+    cr_expect_not_null(strstr(read_text("out"), "/dev/null"));
+}
+
+/* ---- Bound to its parent ------------------------------------------------------------------ */
+
+struct started {
+    struct spb_process process;
+    int go;
+};
+
+static void *start_and_end(void *user)
+{
+    struct started *started = user;
+    struct spb_spawn spawn = plain;
+    char byte;
+
+    spawn.dies_with_caller = true;
+    started->process = start_script("exec sleep 1000", spawn);
+    cr_assert_eq(read(started->go, &byte, 1), 1);
+    return NULL;
+}
+
+Test(supervisor_process, one_that_is_bound_ends_with_the_thread_that_started_it)
+{
+    struct started started;
+    pthread_t thread;
+    int ends[2];
+
+    cr_assert_eq(pipe(ends), 0);
+    started.go = ends[0];
+    cr_assert_eq(pthread_create(&thread, NULL, start_and_end, &started), 0);
+    cr_assert_eq(write(ends[1], "x", 1), 1);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    int status = await_end(&started.process);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+/* A daemon that is killed: what it started goes on, or ends, as it was asked. Returns a pidfd. */
+static int survivor_of_a_killed_parent(bool is_bound)
+{
+    int ends[2];
+    pid_t pid;
+
+    cr_assert_eq(pipe(ends), 0);
+    pid_t parent = fork();
+    if (parent == 0) {
+        struct spb_spawn spawn = plain;
+
+        spawn.dies_with_caller = is_bound;
+        struct spb_process process = start_script("exec sleep 1000", spawn);
+        if (write(ends[1], &process.pid, sizeof(pid)) != sizeof(pid))
+            _exit(1);
+        pause();
+        _exit(0);
+    }
+    cr_assert_eq(read(ends[0], &pid, sizeof(pid)), (ssize_t)sizeof(pid));
+    int pidfd = pidfd_open(pid, 0);
+    cr_assert_geq(pidfd, 0);
+    kill(parent, SIGKILL);
+    cr_assert_eq(waitpid(parent, NULL, 0), parent);
+    close(ends[0]);
+    close(ends[1]);
+    return pidfd;
+}
+
+Test(supervisor_process, a_killed_parent_takes_those_along_that_are_bound)
+{
+    struct spb_process bound = {.pid = 1, .pidfd = survivor_of_a_killed_parent(true)};
+    struct spb_process unbound = {.pid = 1, .pidfd = survivor_of_a_killed_parent(false)};
+    struct pollfd poll_fd = {.fd = bound.pidfd, .events = POLLIN};
+    int status;
+
+    cr_expect_eq(poll(&poll_fd, 1, DEADLINE_MS), 1);
+    cr_expect_not(spb_process_has_ended(&unbound));
+    cr_expect_not(spb_process_reap(&bound, &status), "not our child: nobody can tell");
+    cr_expect(spb_is_ok(spb_process_signal(&unbound, SIGKILL, NULL)));
+    poll_fd.fd = unbound.pidfd;
+    cr_expect_eq(poll(&poll_fd, 1, DEADLINE_MS), 1);
+    spb_process_close(&bound);
+    spb_process_close(&unbound);
+}
+
+/* ---- Adoption ----------------------------------------------------------------------------- */
+
+/* A process that locks the file as QEMU does its pidfile, and waits. */
+static pid_t lock_in_child(const char *path, int *ready)
+{
+    int ends[2];
+    char byte;
+
+    cr_assert_eq(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        int fd = open(path, O_RDWR | O_CREAT, 0600);
+
+        if (fd < 0 || fcntl(fd, F_SETLK, &lock) < 0 || write(fd, "1\n", 2) != 2 ||
+            write(ends[1], "x", 1) != 1)
+            _exit(1);
+        pause();
+        _exit(0);
+    }
+    close(ends[1]);
+    cr_assert_eq(read(ends[0], &byte, 1), 1);
+    *ready = ends[0];
+    return pid;
+}
+
+Test(supervisor_process, the_holder_of_a_pidfile_is_adopted)
+{
+    struct spb_process process = SPB_PROCESS_NONE;
+    struct spb_error err;
+    char path[128];
+    int ready;
+
+    int dir = open(folder, O_RDONLY | O_DIRECTORY);
+    cr_expect_eq(spb_process_adopt(dir, "p", &process, &err).code, SPB_NOT_FOUND);
+    snprintf(path, sizeof(path), "%s/p", folder);
+    pid_t pid = lock_in_child(path, &ready);
+    expect_ok(spb_process_adopt(dir, "p", &process, &err), &err);
+    cr_expect_eq(process.pid, pid, "the lock tells, not the number in the file");
+    cr_expect_not(process.is_child);
+    cr_expect_not(spb_process_has_ended(&process));
+    expect_ok(spb_process_signal(&process, SIGKILL, &err), &err);
+    cr_assert_eq(waitpid(pid, NULL, 0), pid);
+    cr_expect(spb_process_has_ended(&process));
+    spb_process_close(&process);
+    cr_expect_eq(spb_process_adopt(dir, "p", &process, &err).code, SPB_NOT_FOUND);
+    cr_expect_not_null(strstr(err.text, "ended"), "%s", err.text);
+    cr_expect_eq(process.pidfd, -1);
+    snprintf(path, sizeof(path), "%s/link", folder);
+    cr_assert_eq(symlink("p", path), 0);
+    cr_expect_eq(spb_process_adopt(dir, "link", &process, &err).code, SPB_IO);
+    close(ready);
+    close(dir);
+}
+
+/* ---- Figures ------------------------------------------------------------------------------ */
+
+Test(supervisor_process, processor_time_and_memory_are_told)
+{
+    struct spb_process process =
+        start_script("x=$(head -c 30000000 /dev/zero | tr '\\0' x); while :; do :; done", plain);
+    struct spb_process_stats stats = {0};
+    struct spb_error err;
+
+    do {
+        expect_ok(spb_process_stats(&process, &stats, &err), &err);
+        sched_yield();
+    } while (stats.cpu_ms < 50 || stats.resident_bytes < 30000000);
+    cr_expect_lt(stats.resident_bytes, 1u << 30);
+    expect_ok(spb_process_signal(&process, SIGKILL, &err), &err);
+    struct pollfd poll_fd = {.fd = process.pidfd, .events = POLLIN};
+    cr_assert_eq(poll(&poll_fd, 1, DEADLINE_MS), 1);
+    cr_expect_eq(spb_process_stats(&process, &stats, &err).code, SPB_NOT_FOUND);
+    cr_expect_geq(stats.cpu_ms, 50, "untouched");
+    (void)await_end(&process);
+    cr_expect_eq(spb_process_stats(&process, &stats, &err).code, SPB_NOT_FOUND);
+}
+
+/* ---- Last words --------------------------------------------------------------------------- */
+
+static struct spb_rundir make_rundir(void)
+{
+    struct spb_rundir dir = SPB_RUNDIR_NONE;
+    struct spb_error err;
+
+    expect_ok(spb_rundir_make(folder, "run", &dir, &err), &err);
+    return dir;
+}
+
+static struct spb_process start_with_words(const struct spb_rundir *dir, const char *script,
+                                           struct spb_words *words)
+{
+    struct spb_spawn spawn = plain;
+    struct spb_error err;
+
+    expect_ok(spb_words_make(dir, words, &spawn.stderr_fd, &err), &err);
+    struct spb_process process = start_script(script, spawn);
+    close(spawn.stderr_fd);
+    return process;
+}
+
+static void read_to_end(struct spb_words *words)
+{
+    while (spb_words_read(words)) {
+        struct pollfd poll_fd = {.fd = words->fd, .events = POLLIN};
+
+        cr_assert_eq(poll(&poll_fd, 1, DEADLINE_MS), 1);
+    }
+    cr_expect_eq(words->fd, -1);
+}
+
+Test(supervisor_process, last_words_are_one_line)
+{
+    struct spb_rundir dir = make_rundir();
+    struct spb_words words;
+    char text[256], little[8];
+
+    struct spb_process process = start_with_words(
+        &dir, "printf 'qemu: bad \\033[31mkernel\\n\\377 end \\n\\n' >&2; exit 1", &words);
+    read_to_end(&words);
+    cr_expect_eq(WEXITSTATUS(await_end(&process)), 1);
+    spb_words_text(&words, text, sizeof(text));
+    cr_expect_str_eq(text, "qemu: bad  [31mkernel   end");
+    spb_words_text(&words, little, sizeof(little));
+    cr_expect_str_eq(little, "l   end", "the end is what is kept");
+    spb_rundir_close(&dir);
+}
+
+Test(supervisor_process, a_flood_of_words_stalls_nobody_and_fills_nothing)
+{
+    struct spb_rundir dir = make_rundir();
+    struct spb_words words;
+    struct stat st;
+    char text[SPB_WORDS_BYTES + 1];
+
+    /* 100 MB, and nobody reads: it ends all the same. */
+    struct spb_process process =
+        start_with_words(&dir,
+                         "x=$(head -c 50000 /dev/zero | tr '\\0' y); i=0; "
+                         "while [ $i -lt 2000 ]; do printf %s \"$x\" >&2; i=$((i+1)); done; exit 3",
+                         &words);
+    cr_expect_eq(WEXITSTATUS(await_end(&process)), 3);
+    cr_assert_eq(fstatat(dir.fd, SPB_RUNDIR_WORDS, &st, 0), 0);
+    cr_expect(S_ISFIFO(st.st_mode) && st.st_blocks == 0);
+    read_to_end(&words);
+    cr_expect_eq(words.used, SPB_WORDS_BYTES);
+    spb_words_text(&words, text, sizeof(text));
+    cr_expect_eq(strspn(text, "y"), SPB_WORDS_BYTES);
+    spb_rundir_close(&dir);
+}
+
+/* FIFOs by which a script and its test wait for each other. */
+static void make_fifo(const char *name)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+}
+
+static int open_fifo(const char *name, int flags)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    int fd = open(path, flags | O_CLOEXEC);
+    cr_assert_geq(fd, 0);
+    return fd;
+}
+
+static void let_go(void)
+{
+    int fd = open_fifo("go", O_WRONLY);
+
+    cr_assert_eq(write(fd, "\n", 1), 1);
+    close(fd);
+}
+
+Test(supervisor_process, a_flood_of_words_that_is_read_keeps_its_end)
+{
+    struct spb_rundir dir = make_rundir();
+    struct spb_words words;
+    char text[64], script[512];
+
+    make_fifo("go");
+    make_fifo("said");
+    int said = open_fifo("said", O_RDONLY | O_NONBLOCK);
+    snprintf(script, sizeof(script),
+             "x=$(head -c 50000 /dev/zero | tr '\\0' z); i=0; while [ $i -lt 2000 ]; do "
+             "printf %%s \"$x\" >&2; i=$((i+1)); done; echo >%s/said; read x <%s/go; "
+             "echo the last >&2",
+             folder, folder);
+    struct spb_process process = start_with_words(&dir, script, &words);
+    struct pollfd poll_fd[] = {{.fd = words.fd, .events = POLLIN}, {.fd = said, .events = POLLIN}};
+    while ((poll_fd[1].revents & POLLIN) == 0) {
+        cr_assert_geq(poll(poll_fd, 2, DEADLINE_MS), 1);
+        cr_assert(spb_words_read(&words));
+    }
+    cr_assert(spb_words_read(&words)); /* there is room again */
+    let_go();
+    read_to_end(&words);
+    cr_expect_eq(await_end(&process), 0);
+    spb_words_text(&words, text, sizeof(text));
+    cr_expect_not_null(strstr(text, "zthe last"), "%s", text);
+    close(said);
+    spb_rundir_close(&dir);
+}
+
+Test(supervisor_process, words_outlive_the_daemon_that_asked_for_them)
+{
+    struct spb_rundir dir = make_rundir();
+    struct spb_words words, again;
+    struct spb_error err;
+    char text[256], script[512], byte;
+
+    snprintf(script, sizeof(script),
+             "echo one >&2; read x <%s/go; echo two >&2; echo >%s/said; "
+             "read x <%s/go; echo three >&2",
+             folder, folder, folder);
+    make_fifo("go");
+    make_fifo("said");
+    struct spb_process process = start_with_words(&dir, script, &words);
+    spb_words_close(&words); /* the daemon ends */
+    let_go();
+    int said = open_fifo("said", O_RDONLY);
+    cr_assert_eq(read(said, &byte, 1), 1);
+    close(said);
+    expect_ok(spb_words_open(&dir, &again, &err), &err);
+    let_go();
+    read_to_end(&again);
+    cr_expect_eq(await_end(&process), 0);
+    spb_words_text(&again, text, sizeof(text));
+    cr_expect_str_eq(text, "one two three");
+    spb_rundir_close(&dir);
+}
+
+/* ---- Run directories ---------------------------------------------------------------------- */
+
+static spb_status take_name(void *user, const char *name, struct spb_error *err)
+{
+    char *names = user;
+
+    (void)err;
+    cr_assert_lt(strlen(names) + strlen(name), 60);
+    memcpy(names + strlen(names), name, strlen(name) + 1);
+    return spb_ok();
+}
+
+Test(supervisor_rundir, is_made_fresh_listed_and_removed)
+{
+    struct spb_rundir dir = SPB_RUNDIR_NONE, again = SPB_RUNDIR_NONE;
+    char names[256] = "", path[SPB_SOCKET_PATH_SIZE];
+    struct spb_error err;
+    struct stat st;
+
+    expect_ok(spb_rundir_make(folder, "a-1_B", &dir, &err), &err);
+    cr_assert_eq(fstat(dir.fd, &st), 0);
+    cr_expect_eq(st.st_mode & 07777, 0700);
+    cr_expect_eq(fcntl(dir.fd, F_GETFD), FD_CLOEXEC);
+    cr_expect_eq(spb_rundir_make(folder, "a-1_B", &again, &err).code, SPB_EXISTS);
+    expect_ok(spb_rundir_open(folder, "a-1_B", &again, &err), &err);
+    spb_rundir_path(&again, SPB_RUNDIR_MONITOR, path);
+    cr_expect_eq(strcmp(path + strlen(folder), "/a-1_B/q"), 0);
+    expect_ok(spb_rundir_list(folder, take_name, names, &err), &err);
+    cr_expect_str_eq(names, "a-1_B");
+    cr_assert_eq(mkfifoat(dir.fd, SPB_RUNDIR_WORDS, 0600), 0);
+    cr_assert_eq(symlinkat("/etc/passwd", dir.fd, SPB_RUNDIR_PIDFILE), 0);
+    expect_ok(spb_rundir_remove(folder, "a-1_B", &err), &err);
+    expect_ok(spb_rundir_remove(folder, "a-1_B", &err), &err);
+    cr_expect_eq(spb_rundir_open(folder, "a-1_B", &again, &err).code, SPB_NOT_FOUND);
+    spb_rundir_close(&dir);
+    spb_rundir_close(&again);
+    spb_rundir_close(&again);
+}
+
+Test(supervisor_rundir, names_and_long_paths_are_refused)
+{
+    static const char *const bad[] = {"", ".", "..", "a/b", "a.b", "a b", "\xc3\xa4"};
+    struct spb_rundir dir = SPB_RUNDIR_NONE;
+    char name[SPB_RUNDIR_NAME_MAX + 2];
+    struct spb_error err;
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        cr_expect_eq(spb_rundir_make(folder, bad[i], &dir, &err).code, SPB_INVALID);
+        cr_expect_eq(spb_rundir_remove(folder, bad[i], &err).code, SPB_INVALID);
+    }
+    cr_expect_eq(spb_rundir_make("relative", "a", &dir, &err).code, SPB_INVALID);
+    memset(name, 'n', sizeof(name));
+    name[sizeof(name) - 1] = '\0';
+    cr_expect_eq(spb_rundir_make(folder, name, &dir, &err).code, SPB_INVALID);
+    /* The last that fits, and the first that does not. */
+    char base[128];
+    snprintf(base, sizeof(base), "%s/%0*d", folder, (int)(107 - strlen(folder) - 5), 0);
+    cr_assert_eq(mkdir(base, 0700), 0);
+    cr_expect_eq(spb_rundir_make(base, "ab", &dir, &err).code, SPB_LIMIT);
+    cr_expect_not_null(strstr(err.text, "108 bytes"), "%s", err.text);
+    expect_ok(spb_rundir_make(base, "a", &dir, &err), &err);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    spb_rundir_path(&dir, SPB_RUNDIR_CONSOLE, address.sun_path);
+    cr_expect_eq(strlen(address.sun_path), 107);
+    cr_expect_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    close(fd);
+    expect_ok(spb_rundir_remove(base, "a", &err), &err);
+    spb_rundir_close(&dir);
+}
+
+Test(supervisor_rundir, what_is_not_ours_stays)
+{
+    struct spb_rundir dir = SPB_RUNDIR_NONE;
+    char path[128], other[128];
+    struct spb_error err;
+
+    expect_ok(spb_rundir_make(folder, "a", &dir, &err), &err);
+    cr_assert_eq(mkdirat(dir.fd, "notes", 0700), 0);
+    cr_expect_eq(spb_rundir_remove(folder, "a", &err).code, SPB_IN_USE);
+    cr_expect_not_null(strstr(err.text, "notes"), "%s", err.text);
+    cr_assert_eq(unlinkat(dir.fd, "notes", AT_REMOVEDIR), 0);
+    cr_assert_eq(mkdirat(dir.fd, "q", 0700), 0);
+    cr_expect_eq(spb_rundir_remove(folder, "a", &err).code, SPB_IN_USE);
+    cr_assert_eq(unlinkat(dir.fd, "q", AT_REMOVEDIR), 0);
+    /* A link to somebody's folder, with a file of a known name in it. */
+    snprintf(path, sizeof(path), "%s/link", folder);
+    cr_assert_eq(symlink("a", path), 0);
+    snprintf(other, sizeof(other), "%s/a/q", folder);
+    int fd = open(other, O_WRONLY | O_CREAT, 0600);
+    close(fd);
+    cr_expect_eq(spb_rundir_remove(folder, "link", &err).code, SPB_CORRUPT);
+    struct spb_rundir again = SPB_RUNDIR_NONE;
+    cr_expect_eq(spb_rundir_open(folder, "link", &again, &err).code, SPB_CORRUPT);
+    cr_expect_eq(access(other, F_OK), 0);
+    char names[64] = "";
+    expect_ok(spb_rundir_list(folder, take_name, names, &err), &err);
+    cr_expect_str_eq(names, "a", "links are not listed");
+    cr_assert_eq(fchmod(dir.fd, 0755), 0);
+    cr_expect_eq(spb_rundir_open(folder, "a", &again, &err).code, SPB_CORRUPT, "others may write");
+    spb_rundir_close(&dir);
+}
+
+Test(supervisor_rundir, connects_without_blocking)
+{
+    struct spb_rundir dir = make_rundir();
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct spb_error err;
+    int fd = -1;
+
+    cr_expect_eq(spb_rundir_connect(&dir, "q", &fd, &err).code, SPB_NOT_FOUND);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    spb_rundir_path(&dir, "q", address.sun_path);
+    cr_assert_eq(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    cr_expect_eq(spb_rundir_connect(&dir, "q", &fd, &err).code, SPB_UNREACHABLE);
+    cr_assert_eq(listen(listener, 0), 0);
+    expect_ok(spb_rundir_connect(&dir, "q", &fd, &err), &err);
+    cr_expect_eq(fcntl(fd, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+    cr_expect_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    int second = -1;
+    cr_expect_eq(spb_rundir_connect(&dir, "q", &second, &err).code, SPB_AGAIN, "%s", err.text);
+    close(fd);
+    close(listener);
+    spb_rundir_close(&dir);
+}
+
+/* ---- cgroups ------------------------------------------------------------------------------ */
+
+Test(supervisor_process, absent_cgroups_are_said_in_a_line)
+{
+    struct spb_cgroup cgroup;
+    struct spb_error err;
+    int fd;
+
+    cr_expect_eq(spb_cgroup_open("/nonexistent", &cgroup, &err).code, SPB_UNSUPPORTED);
+    cr_expect_not_null(strstr(err.text, "only rlimits"), "%s", err.text);
+    cr_expect_eq(spb_cgroup_open("/tmp", &cgroup, &err).code, SPB_UNSUPPORTED);
+    cr_expect_not_null(strstr(err.text, "no cgroup of version 2"), "%s", err.text);
+    cr_expect_eq(cgroup.fd, -1);
+    struct spb_cgroup_limits limits = spb_cgroup_limits_of(96, 1);
+    cr_expect_eq(spb_cgroup_add(&cgroup, "a", &limits, &fd, &err).code, SPB_UNSUPPORTED);
+    cr_expect_eq(spb_cgroup_kill(&cgroup, "a", &err).code, SPB_UNSUPPORTED);
+    cr_expect_not(spb_cgroup_was_short(&cgroup, "a"));
+    cr_expect_geq(limits.memory_bytes, 2 * 160u << 20, "twice of what was measured");
+    cr_expect_eq(limits.cpu_percent, 200);
+}
+
+/* The folder of version 2 that is mounted here. */
+static bool find_cgroup(char *path, size_t size)
+{
+    static const char *const usual[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
+
+    for (size_t i = 0; i < 2; i++) {
+        char file[128];
+
+        snprintf(file, sizeof(file), "%s/cgroup.subtree_control", usual[i]);
+        snprintf(path, size, "%s/spb-test-%d", usual[i], getpid());
+        if (access(file, W_OK) == 0 && mkdir(path, 0755) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void use_leaf(const struct spb_cgroup *cgroup, const struct spb_cgroup_limits *limits)
+{
+    struct spb_spawn spawn = plain;
+    struct spb_error err;
+    int none;
+
+    expect_ok(spb_cgroup_add(cgroup, "g1", limits, &spawn.cgroup_fd, &err), &err);
+    cr_expect_eq(spb_cgroup_add(cgroup, "g1", limits, &none, &err).code, SPB_EXISTS);
+    /* Its own child is in the group too, and ends with it. */
+    struct spb_process process = start_script("sleep 1000 & wait", spawn);
+    close(spawn.cgroup_fd);
+    char path[64], text[4096] = "";
+    snprintf(path, sizeof(path), "/proc/%d/cgroup", process.pid);
+    int fd = open(path, O_RDONLY);
+    cr_assert_gt(read(fd, text, sizeof(text) - 1), 0);
+    close(fd);
+    cr_expect_not_null(strstr(text, "/guest-g1"), "%s", text);
+    cr_expect_eq(spb_cgroup_remove(cgroup, "g1", &err).code, SPB_IN_USE);
+    expect_ok(spb_cgroup_kill(cgroup, "g1", &err), &err);
+    int status = await_end(&process);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    while (spb_cgroup_remove(cgroup, "g1", &err).code == SPB_IN_USE)
+        sched_yield();
+    expect_ok(spb_cgroup_remove(cgroup, "g1", &err), &err);
+    cr_expect_eq(spb_cgroup_kill(cgroup, "g1", &err).code, SPB_NOT_FOUND);
+}
+
+Test(supervisor_process, a_leaf_holds_a_guest_and_ends_it)
+{
+    struct spb_cgroup cgroup = SPB_CGROUP_NONE;
+    struct spb_cgroup_limits none = {0};
+
+    if (!find_cgroup(cgroup.path, sizeof(cgroup.path)))
+        cr_skip_test("no cgroup version 2 that may be written to");
+    /* Opened by hand: its controllers may belong to version 1, as groups alone need none. */
+    cgroup.fd = open(cgroup.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    use_leaf(&cgroup, &none);
+    spb_cgroup_close(&cgroup);
+    cr_expect_eq(rmdir(cgroup.path), 0);
+}
+
+Test(supervisor_process, a_leaf_has_its_limits)
+{
+    struct spb_cgroup cgroup = SPB_CGROUP_NONE;
+    struct spb_cgroup_limits limits = spb_cgroup_limits_of(96, 2);
+    char path[SPB_CGROUP_PATH_SIZE];
+    struct spb_error err;
+
+    if (!find_cgroup(path, sizeof(path)))
+        cr_skip_test("no cgroup version 2 that may be written to");
+    if (!spb_is_ok(spb_cgroup_open(path, &cgroup, &err))) {
+        rmdir(path);
+        cr_skip_test("the cgroup has not all controllers");
+    }
+    use_leaf(&cgroup, &limits);
+    /* A process that takes more than it may is ended, and one can tell why. */
+    limits = (struct spb_cgroup_limits){.memory_bytes = 16u << 20};
+    struct spb_spawn spawn = plain;
+    expect_ok(spb_cgroup_add(&cgroup, "g2", &limits, &spawn.cgroup_fd, &err), &err);
+    cr_expect_not(spb_cgroup_was_short(&cgroup, "g2"));
+    struct spb_process process =
+        start_script("x=$(head -c 100000000 /dev/zero | tr '\\0' x); exit 0", spawn);
+    close(spawn.cgroup_fd);
+    int status = await_end(&process);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    cr_expect(spb_cgroup_was_short(&cgroup, "g2"));
+    while (spb_cgroup_remove(&cgroup, "g2", &err).code == SPB_IN_USE)
+        sched_yield();
+    spb_cgroup_close(&cgroup);
+    cr_expect_eq(rmdir(path), 0);
+}
