@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/status.h"
+#include "copy.h"
 #include "daemon.h"
 #include "dispatch.h"
 #include "registry.h"
@@ -209,6 +210,7 @@ void spb_image_reclaim(struct spb_image *image)
     image->closing = true;
     spb_watch_end(image);
     spb_scrub_end(image);
+    spb_copies_end_image(image->daemon->copies, image);
     while (image->holds > 0)
         (void)pthread_cond_wait(&image->unheld, &image->lock);
     (void)pthread_mutex_unlock(&image->lock);
