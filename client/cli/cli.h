@@ -22,7 +22,7 @@ enum cli_exit {
     CLI_EXIT_UNREACHABLE = 3,
     CLI_EXIT_NOT_FOUND = 4,
     CLI_EXIT_CORRUPT = 5,
-    CLI_EXIT_PANIC = 6, /* launch: how the guest ended, this and below */
+    CLI_EXIT_PANIC = 6, /* launch and guest: how the guest ended, this and below */
     CLI_EXIT_REBOOT = 7,
     CLI_EXIT_STOPPED = 8,
     CLI_EXIT_QEMU = 9,
@@ -48,6 +48,7 @@ struct cli_command {
     bool writes;
     uint64_t options;            /* CLI_BIT of each that it takes, beyond those of its subject */
     uint64_t required;           /* of these */
+    uint64_t several;            /* of these: may be given more than once */
     const char *summary;         /* one line */
     const char *details;         /* more, or NULL */
     const char *example;         /* one line or more, each with its "  " */
@@ -127,6 +128,18 @@ int cli_run_dp_put(struct cli *cli);
 int cli_run_dp_get(struct cli *cli);
 int cli_run_dp_list(struct cli *cli);
 int cli_run_dp_delete(struct cli *cli);
+int cli_run_guest_create(struct cli *cli);
+int cli_run_guest_run(struct cli *cli);
+int cli_run_guest_start(struct cli *cli);
+int cli_run_guest_ls(struct cli *cli);
+int cli_run_guest_show(struct cli *cli);
+int cli_run_guest_stop(struct cli *cli);
+int cli_run_guest_kill(struct cli *cli);
+int cli_run_guest_rm(struct cli *cli);
+int cli_run_guest_wait(struct cli *cli);
+int cli_run_guest_console(struct cli *cli);
+int cli_run_guest_logs(struct cli *cli);
+int cli_run_guest_stats(struct cli *cli);
 int cli_run_audit_list(struct cli *cli);
 int cli_run_server_info(struct cli *cli);
 int cli_run_server_ping(struct cli *cli);

@@ -9,6 +9,7 @@ const struct cli_family cli_families[] = {
     {"event", "the event log: a ring of small records"},
     {"dp", "data products: named byte strings of any size"},
     {"artifact", "files for guests: kernels and the like, known by their SHA-256"},
+    {"guest", "virtual machines that the daemon runs on images"},
     {"audit", "what was changed, by whom, and what became of it"},
     {"server", "the daemon itself"},
     {NULL, NULL},
@@ -16,6 +17,20 @@ const struct cli_family cli_families[] = {
 
 static const char name_rule[] =
     "NAME is 1 to 64 of A-Z a-z 0-9 . _ - and does not start with a dot.";
+
+static const char boot_files[] =
+    "The first image is the guest's /dev/vda. A kernel or RAM disk that is a local file is stored "
+    "as an artifact unless it is one already; else it is sha256:HEX (6 digits or more) or the "
+    "label of an artifact, or file:NAME, a file in the folder that the daemon has for them. The "
+    "same command goes on with an upload that was interrupted. With --wait and --rm, exits as "
+    "guest wait does.";
+
+/* What a guest is made of. */
+#define OF_GUEST                                                                                   \
+    (B(CLI_OPT_IMAGE) | B(CLI_OPT_KERNEL) | B(CLI_OPT_INITRD) | B(CLI_OPT_APPEND) |                \
+     B(CLI_OPT_MEMORY) | B(CLI_OPT_CPUS) | B(CLI_OPT_ACCEL) | B(CLI_OPT_RESTART) |                 \
+     B(CLI_OPT_BOOT_DEADLINE) | B(CLI_OPT_STOP_TIMEOUT) | B(CLI_OPT_EPHEMERAL) |                   \
+     B(CLI_OPT_LABEL) | B(CLI_OPT_NO_RESUME))
 
 #define COMMON .family = NULL, .words = "", .words_min = 0, .words_max = 0
 #define FAMILY(f, n, w, min, max)                                                                  \
@@ -136,6 +151,74 @@ const struct cli_command cli_commands[] = {
      .details = "SHA256 may be cut after 6 or more of its 64 digits, where that is enough to know "
                 "it by.",
      .example = "  spaceblock artifact rm 3a7bd3e2360a", .run = cli_run_artifact_rm},
+    {FAMILY("guest", "create", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = OF_GUEST, .required = B(CLI_OPT_IMAGE) | B(CLI_OPT_KERNEL),
+     .several = B(CLI_OPT_IMAGE) | B(CLI_OPT_LABEL), .summary = "make a guest, and do not start it",
+     .details = boot_files,
+     .example = "  spaceblock guest create probe --image demo --kernel vmlinuz --initrd initrd.img",
+     .run = cli_run_guest_create},
+    {FAMILY("guest", "run", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = OF_GUEST | B(CLI_OPT_WAIT) | B(CLI_OPT_RM),
+     .required = B(CLI_OPT_IMAGE) | B(CLI_OPT_KERNEL),
+     .several = B(CLI_OPT_IMAGE) | B(CLI_OPT_LABEL), .summary = "make a guest and start it",
+     .details = boot_files,
+     .example = "  spaceblock guest run probe --image demo --kernel vmlinuz --initrd initrd.img\n"
+                "  spaceblock guest run job --image demo --kernel vmlinuz --initrd initrd.img --rm",
+     .run = cli_run_guest_run},
+    {FAMILY("guest", "start", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = B(CLI_OPT_WAIT), .summary = "start a guest that does not run",
+     .details = "Ends once it runs, or could not be started: the error has what QEMU wrote.",
+     .example = "  spaceblock guest start probe", .run = cli_run_guest_start},
+    {FAMILY("guest", "ls", "", 0, 0), .subject = CLI_ON_DAEMON,
+     .options = B(CLI_OPT_TENANT_ID) | B(CLI_OPT_ALL_TENANTS),
+     .summary = "list guests and their states",
+     .details = "Of the caller's own tenant, unless told otherwise.",
+     .example = "  spaceblock guest ls", .run = cli_run_guest_ls},
+    {FAMILY("guest", "show", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON,
+     .summary = "show one guest's state, last run and configuration",
+     .example = "  spaceblock guest show probe --json", .run = cli_run_guest_show},
+    {FAMILY("guest", "stop", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = B(CLI_OPT_STOP_TIMEOUT) | B(CLI_OPT_NO_WAIT),
+     .summary = "press a guest's power button, and end it where it does not obey",
+     .details = "It is not started again by itself, whatever its restart policy.",
+     .example = "  spaceblock guest stop probe --stop-timeout 5", .run = cli_run_guest_stop},
+    {FAMILY("guest", "kill", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = B(CLI_OPT_NO_WAIT), .summary = "end a guest as power loss would",
+     .details = "It is not started again by itself, whatever its restart policy.",
+     .example = "  spaceblock guest kill probe", .run = cli_run_guest_kill},
+    {FAMILY("guest", "rm", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = B(CLI_OPT_FORCE),
+     .summary = "remove a guest that does not run, with its console's log",
+     .details = "Its images stay.", .example = "  spaceblock guest rm probe --force",
+     .run = cli_run_guest_rm},
+    {FAMILY("guest", "wait", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON,
+     .options = B(CLI_OPT_FOR), .summary = "wait until a guest has ended, or runs",
+     .details = "Without end unless --timeout is given, also over restarts of the daemon. Exits "
+                "by how the last run ended: 0 the guest powered off, 6 it panicked, 7 it asked for "
+                "a reboot, 8 it was stopped or killed, 9 QEMU failed, or nobody saw how. With "
+                "--for running and --for alive 0, and 1 where it ended instead.",
+     .example = "  spaceblock guest wait probe --timeout 60\n"
+                "  spaceblock guest wait probe --for alive",
+     .run = cli_run_guest_wait},
+    {FAMILY("guest", "console", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
+     .options = B(CLI_OPT_NEWEST) | B(CLI_OPT_TAKE_OVER) | B(CLI_OPT_NO_WAIT),
+     .summary = "show what a guest prints, and type on its console",
+     .details = "On a terminal every key is the guest's but Ctrl-A X, which leaves; the guest goes "
+                "on. (Ctrl-A Ctrl-A is one Ctrl-A.) Else standard input is sent as it is, and "
+                "output shown until the guest ends, a signal comes or, with --no-wait, all was "
+                "sent. One at a time can type. Begins with what is printed from now on, and with "
+                "-n N the last N lines. With --json, one object a line.",
+     .example = "  spaceblock guest console probe\n"
+                "  echo reboot | spaceblock guest console probe --no-wait",
+     .run = cli_run_guest_console},
+    {FAMILY("guest", "logs", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON,
+     .options = B(CLI_OPT_FOLLOW) | B(CLI_OPT_NEWEST), .summary = "print what a guest has printed",
+     .details = "All that is kept, of all its runs, or the last N lines. With --json, one object "
+                "a line.",
+     .example = "  spaceblock guest logs probe -n 20 -f", .run = cli_run_guest_logs},
+    {FAMILY("guest", "stats", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON,
+     .summary = "show what a guest uses: processor, memory, disks",
+     .example = "  spaceblock guest stats probe", .run = cli_run_guest_stats},
     {FAMILY("param", "put", "ID VALUE|-|@FILE", 2, 2), .subject = CLI_ON_TARGET, .writes = true,
      .options = B(CLI_OPT_IF_GENERATION), .summary = "store a value of up to 240 bytes",
      .details = "VALUE is taken as it is; - reads standard input, @FILE reads FILE, to the end and "
@@ -164,14 +247,15 @@ const struct cli_command cli_commands[] = {
      .run = cli_run_event_append},
     {FAMILY("event", "list", "", 0, 0), .subject = CLI_ON_TARGET,
      .options = B(CLI_OPT_NEWEST) | B(CLI_OPT_SEVERITY) | B(CLI_OPT_CODE),
-     .summary = "list events, oldest first",
+     .several = B(CLI_OPT_SEVERITY) | B(CLI_OPT_CODE), .summary = "list events, oldest first",
      .details = "--severity and --code may be given several times each. Corrupt events are shown "
                 "as such and pass every filter.",
      .example = "  spaceblock event list -n 10 --severity error --severity critical --image demo",
      .run = cli_run_event_list},
     {FAMILY("event", "watch", "", 0, 0), .subject = CLI_ON_IMAGE,
      .options = B(CLI_OPT_FROM) | B(CLI_OPT_SEVERITY) | B(CLI_OPT_CODE) | B(CLI_OPT_LIMIT),
-     .required = B(CLI_OPT_IMAGE), .summary = "print events as they come, a line each",
+     .required = B(CLI_OPT_IMAGE), .several = B(CLI_OPT_SEVERITY) | B(CLI_OPT_CODE),
+     .summary = "print events as they come, a line each",
      .details = "Goes on over lost connections and restarts of the daemon, and says when events "
                 "were overwritten before they could be shown. Ends with --limit, or with SIGINT "
                 "or SIGTERM, and says on standard error from which cursor to continue. With "

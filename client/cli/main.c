@@ -147,9 +147,8 @@ static int check_options(struct cli *cli, const char *name)
             return cli_usage(cli, "%s: %s %s is missing (spaceblock %s --help)", name,
                              cli_options[id].name, cli_options[id].metavar, name);
     }
-    /* What repeats is a list's filter; a change takes one of each. */
     for (unsigned id = 0; id < CLI_OPT_COUNT; id++) {
-        if (cli->args.options[id].count > 1 && cli->command->writes)
+        if (cli->args.options[id].count > 1 && (cli->command->several & CLI_BIT(id)) == 0)
             return cli_usage(cli, "%s: found %s %zu times, expected it once", name,
                              cli_options[id].name, cli->args.options[id].count);
     }

@@ -58,6 +58,17 @@ enum cli_option_id {
     CLI_OPT_NO_RESUME,
     CLI_OPT_NEW_IDENTITY,
     CLI_OPT_NAME,
+    CLI_OPT_CPUS,
+    CLI_OPT_RESTART,
+    CLI_OPT_BOOT_DEADLINE,
+    CLI_OPT_STOP_TIMEOUT,
+    CLI_OPT_EPHEMERAL,
+    CLI_OPT_LABEL,
+    CLI_OPT_RM,
+    CLI_OPT_NO_WAIT,
+    CLI_OPT_FOR,
+    CLI_OPT_FOLLOW,
+    CLI_OPT_TAKE_OVER,
     CLI_OPT_JSON,
     CLI_OPT_HELP,
     CLI_OPT_VERSION,
@@ -65,6 +76,7 @@ enum cli_option_id {
 };
 
 #define CLI_BIT(id) (UINT64_C(1) << (id))
+_Static_assert(CLI_OPT_COUNT <= 64, "each option has a bit");
 
 enum cli_value_kind {
     CLI_VALUE_NONE,
@@ -80,7 +92,7 @@ struct cli_option {
     const char *name;    /* "--file" */
     const char *metavar; /* NULL: takes no value */
     enum cli_value_kind kind;
-    bool repeats;      /* may be given more than once */
+    bool repeats;      /* there are commands that take it more than once */
     uint64_t min, max; /* of a number */
     const char *help;
 };

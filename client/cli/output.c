@@ -149,6 +149,19 @@ void cli_json_print_line(json_t *object)
     dump_json(object, JSON_COMPACT, stdout);
 }
 
+char *cli_json_line(json_t *object, size_t *size)
+{
+    char *line = NULL;
+    FILE *out = open_memstream(&line, size);
+
+    if (out == NULL)
+        out_of_memory();
+    dump_json(object, JSON_COMPACT, out);
+    if (fclose(out) != 0)
+        out_of_memory();
+    return line;
+}
+
 /* ---- Errors and notes ---------------------------------------------------------------------- */
 
 static int exit_code(enum spb_code code)

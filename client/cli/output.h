@@ -48,5 +48,7 @@ void cli_json_set_value(json_t *object, const char *key, const void *data, size_
 void cli_json_print(json_t *object);
 /* The same, on one line. */
 void cli_json_print_line(json_t *object);
+/* The object as such a line, *size bytes, and drops it. The caller's, free(). */
+char *cli_json_line(json_t *object, size_t *size);
 
 #endif

@@ -1,20 +1,15 @@
 /* Following an image's events; see watch.h. */
 #include "cli/watch.h"
 
-#include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#include "cli/output.h"
+#include "cli/reconnect.h"
 #include "cli/target_daemon.h"
 
 #define WAIT_MS 25000u
 #define CALL_MS 30000
 #define EVENTS_A_CALL 1000u
-#define BACKOFF_MIN_MS 100u
-#define BACKOFF_MAX_MS 5000u
 
 static const struct cli_method watch_method = {
     CLI_SERVICE_EVENTS, "Watch", &spaceblock__v1__watch_events_response__descriptor, CALL_MS};
@@ -141,52 +136,11 @@ static spb_status take(struct cli_watch *watch, uint64_t epoch,
 
 /* ---- Over lost connections ---------------------------------------------------------------- */
 
-static bool is_lost(enum spb_code code)
+static spb_status probe(void *user, struct spb_error *err)
 {
-    return code == SPB_UNREACHABLE || code == SPB_DEADLINE;
-}
+    uint64_t epoch;
 
-/* Unless the user has set an end. */
-static bool may_go_on(const struct cli *cli, const struct daemon_target *target)
-{
-    return cli_may_retry(cli) && target->daemon.timeout_ms == 0;
-}
-
-/* Waits for a random half to all of the time, which doubles; or until a signal. */
-static void back_off(unsigned *backoff_ms)
-{
-    unsigned share = 0;
-
-    (void)!getrandom(&share, sizeof(share), GRND_NONBLOCK);
-    (void)poll(NULL, 0, (int)(*backoff_ms / 2 + share % (*backoff_ms / 2 + 1)));
-    *backoff_ms = *backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : *backoff_ms * 2;
-}
-
-/*
- * The client has tried again, as long as one call may take. Goes on with another one, however long
- * it takes; not where a signal came.
- */
-static spb_status reconnect(struct cli *cli, struct daemon_target *target,
-                            const struct spb_error *why, struct spb_error *err)
-{
-    unsigned backoff_ms = BACKOFF_MIN_MS;
-    spb_status status = {SPB_UNREACHABLE};
-
-    cli_note(cli, "%s; trying again", why->text);
-    while (!spb_is_ok(status) && is_lost(status.code) && !cli_is_interrupted()) {
-        back_off(&backoff_ms);
-        if (cli_is_interrupted())
-            break;
-        cli_daemon_done(&target->daemon);
-        status = cli_daemon_open(cli, &target->daemon, err);
-        /* One that drains, or is not yet up, may take connections. */
-        uint64_t epoch;
-        if (spb_is_ok(status))
-            status = daemon_epoch(target, &epoch, err);
-    }
-    if (spb_is_ok(status))
-        cli_note(cli, "connected again");
-    return cli_is_interrupted() ? spb_ok() : status;
+    return daemon_epoch(user, &epoch, err);
 }
 
 /* One answer, or one connection more. */
@@ -202,11 +156,10 @@ static spb_status step(struct cli *cli, struct daemon_target *target, struct cli
     /* Another life may count from another epoch. */
     if (spb_is_ok(status) && answer->reset)
         status = daemon_epoch(target, epoch, err);
-    if (!spb_is_ok(status) && is_lost(status.code) && may_go_on(cli, target) &&
-        !cli_is_interrupted()) {
+    if (!spb_is_ok(status) && cli_may_reconnect(cli, &target->daemon, status)) {
         struct spb_error why = *err;
 
-        return reconnect(cli, target, &why, err);
+        return cli_reconnect(cli, &target->daemon, &why, probe, target, err);
     }
     SPB_TRY(status);
     return take(watch, *epoch, answer, more, err);

@@ -9,7 +9,7 @@ _spaceblock()
     COMPREPLY=()
 
     case $prev in
-        --file)
+        --file|--kernel|--initrd|--qemu)
             compopt -o filenames
             COMPREPLY=($(compgen -f -- "$cur"))
             return ;;
@@ -25,8 +25,18 @@ _spaceblock()
         --outcome)
             COMPREPLY=($(compgen -W 'pending done completed not-done unknown' -- "$cur"))
             return ;;
+        --accel)
+            COMPREPLY=($(compgen -W 'auto kvm tcg' -- "$cur"))
+            return ;;
+        --restart)
+            COMPREPLY=($(compgen -W 'never on-failure always' -- "$cur"))
+            return ;;
+        --for)
+            COMPREPLY=($(compgen -W 'stopped running alive' -- "$cur"))
+            return ;;
         --image|--endpoint|--timeout|--retries|--blocks|--tenant-id|--uuid|--epoch|--if-generation|-n|\
-        --code|--time|--class|--priority|--since|--until|--principal|--method|--limit|--name)
+        --code|--time|--class|--priority|--since|--until|--principal|--method|--limit|--name|--append|\
+        --memory|--cpus|--boot-deadline|--stop-timeout|--label)
             return ;;
     esac
 
@@ -41,7 +51,8 @@ _spaceblock()
         case $word in
             --file|--image|--endpoint|--timeout|--retries|--sector-size|--blocks|--tenant-id|--uuid|--epoch|\
             --if-generation|-n|--severity|--code|--time|--class|--priority|--since|--until|\
-            --principal|--method|--outcome|--limit|--from|--name)
+            --principal|--method|--outcome|--limit|--from|--name|--kernel|--initrd|--qemu|--append|\
+            --memory|--cpus|--accel|--restart|--boot-deadline|--stop-timeout|--label|--for)
                 skip=1 ;;
             -*) ;;
             *) words+=("$word") ;;
@@ -49,6 +60,8 @@ _spaceblock()
     done
 
     local daemon='--endpoint --timeout --retries --verbose --json --help'
+    local guest="--image --kernel --initrd --append --memory --cpus --accel --restart --boot-deadline
+        --stop-timeout --ephemeral --label --no-resume $daemon"
     local target="--file --sector-size --image $daemon"
     case "${words[0]-} ${words[1]-}" in
         'init '*) options='--file --blocks --sector-size --tenant-id --uuid --epoch --force --json --help' ;;
@@ -65,6 +78,17 @@ _spaceblock()
         'image clone') options="$daemon --uuid" ;;
         'artifact put') options="$daemon --name --tenant-id --no-resume" ;;
         'artifact '?*) options="$daemon --tenant-id" ;;
+        'guest create') options=$guest ;;
+        'guest run') options="$guest --wait --rm" ;;
+        'guest start') options="$daemon --wait" ;;
+        'guest ls') options="$daemon --tenant-id --all-tenants" ;;
+        'guest stop') options="$daemon --stop-timeout --no-wait" ;;
+        'guest kill') options="$daemon --no-wait" ;;
+        'guest rm') options="$daemon --force" ;;
+        'guest wait') options="$daemon --for" ;;
+        'guest console') options="$daemon -n --take-over --no-wait" ;;
+        'guest logs') options="$daemon -n -f" ;;
+        'guest '?*) options=$daemon ;;
         'audit list') options="$daemon --since --until --principal --image --method --outcome --limit --tenant-id --all-tenants" ;;
         'image scrub') options="$daemon --wait --status" ;;
         'image '?*|'server '?*) options=$daemon ;;
@@ -86,13 +110,14 @@ _spaceblock()
 
     case ${#words[@]} in
         0)  COMPREPLY=($(compgen -W \
-                'init launch inspect check defrag image param event dp artifact audit server help' -- "$cur")) ;;
+                'init launch inspect check defrag image param event dp artifact guest audit server help' -- "$cur")) ;;
         1)  case ${words[0]} in
                 image) word='create list show check scrub delete reopen import export clone rename' ;;
                 artifact) word='put ls rm' ;;
                 param) word='put get list history delete' ;;
                 event) word='append list watch' ;;
                 dp) word='put get list delete' ;;
+                guest) word='create run start ls show stop kill rm wait console logs stats' ;;
                 audit) word='list' ;;
                 server) word='info ping' ;;
                 *) return ;;

@@ -1,12 +1,14 @@
 """Each command of the CLI, on a file and through a daemon: results, exit codes, JSON, help."""
 import json
 import os
+import pathlib
 import re
 import socket
 import subprocess
 
 import harness
 from harness import ABSENT, CORRUPT, DONE, FAILED, UNREACHABLE, USAGE
+from protowire import SOURCE
 from targets import EPOCH, UUID, DaemonTarget, FileTarget, OnDaemon, OnFile
 
 
@@ -457,11 +459,12 @@ class Help(harness.Case):
     def commands(self):
         text = harness.run_cli("--help").text
         return re.findall(
-            r"^  ((?:image|param|event|dp|server) [a-z]+|init|inspect|check|defrag)\b", text, re.M)
+            r"^  ((?:image|artifact|guest|param|event|dp|audit|server) [a-z]+"
+            r"|init|launch|inspect|check|defrag)\b", text, re.M)
 
     def test_every_command_has_help(self):
         commands = self.commands()
-        self.assertGreaterEqual(len(set(commands)), 24)
+        self.assertGreaterEqual(len(set(commands)), 46)
         for command in commands:
             words = command.split()
             text = harness.run_cli(*words, "--help").text
@@ -470,8 +473,30 @@ class Help(harness.Case):
             self.assertIn("Example", text)
             self.assertIn("Exit codes", text)
             self.assertEqual(harness.run_cli("help", *words, code=DONE).text, text)
-        for family in ("image", "param", "event", "dp", "server"):
+        for family in ("image", "artifact", "guest", "param", "event", "dp", "audit", "server"):
             self.assertIn(f"spaceblock {family}", harness.run_cli(family, "--help").text)
+
+    def test_completion_knows_every_command_and_its_options(self):
+        script = ('source "$1"; COMP_WORDS=("$2" "${@:3}"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); '
+                  'compopt() { :; }; _spaceblock; printf "%s\\n" "${COMPREPLY[@]}"')
+        path = pathlib.Path(SOURCE) / "deploy/completion/spaceblock.bash"
+
+        def complete(*words):
+            return set(subprocess.run(["bash", "-c", script, "-", path, harness.CLI, *words],
+                                      capture_output=True, text=True, check=True,
+                                      env=harness.environment()).stdout.split())
+
+        families = {}
+        for command in self.commands():
+            words = command.split()
+            families.setdefault(words[0], set()).update(words[1:])
+            told = harness.run_cli(*words, "--help").text.partition("\nOptions")[2]
+            options = set(re.findall(r"^  (--[a-z-]+)", told, re.M))
+            self.assertEqual(complete(*words, "--"), options, command)
+        self.assertEqual(complete(""), set(families) | {"help"})
+        for family, names in families.items():
+            if names:
+                self.assertEqual(complete(family, ""), names)
 
     def test_exit_codes_are_told(self):
         told = harness.run_cli("--help").text.partition("Exit codes:")[2]

@@ -412,7 +412,8 @@ class Units(harness.Case):
                               capture_output=True, text=True, check=False)
         mine = [line for line in done.stderr.splitlines() if "spaceblockd" in line]
         self.assertEqual((mine, done.returncode), ([], 0), done.stderr)
-        for line in ("Type=notify", "KillMode=process", "RuntimeDirectoryPreserve=yes"):
+        for line in ("Type=notify", "KillMode=process", "RuntimeDirectoryPreserve=yes",
+                     "OOMPolicy=continue"):
             self.assertIn(f"\n{line}\n", text)
         self.assertRegex(text, r"\nLimitNOFILE=\d+\n")
 
