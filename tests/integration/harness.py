@@ -59,6 +59,7 @@ def environment(**more):
 
 
 def no_report(text, who):
+    text = re.sub(r".* event=kvm .*", "", text)  # where KVM does not work QEMU may assert
     for word in REPORTS:
         assert word not in text, f"{who} reports a defect:\n{text[-8000:]}"
 

@@ -1,0 +1,201 @@
+"""What a restart of the daemon leaves of guests, be it stopped or killed: with a program in QEMU's
+place."""
+import contextlib
+import os
+import pathlib
+import signal
+import sqlite3
+import threading
+import uuid
+
+import harness
+import rpc
+from guests import ALWAYS, ENDINGS, ON_FAILURE, STATES, GuestCase
+
+
+class Daemons(GuestCase):
+    """What a restart of the daemon leaves of guests."""
+
+    def several(self, count, words="print=hi", **more):
+        return {f"g{n}": self.create(f"g{n}", words, images=(f"i{n}",), start=True, **more)
+                for n in range(count)}
+
+    def test_all_are_adopted(self):
+        for end in ("stop", "kill9"):
+            with self.subTest(end=end):
+                if not hasattr(self, "d"):
+                    self.start()
+                before = self.several(4, restart=ALWAYS)
+                getattr(self.d, end)()
+                for guest in before.values():
+                    os.kill(guest["pid"], 0)
+                self.again()
+                for name, was in before.items():
+                    guest = self.get(name)
+                    self.assertEqual((STATES[guest["state"]], guest["pid"]),
+                                     ("running", was["pid"]), guest["reason"])
+                    self.assertTrue(guest["adopted"])
+                    self.assertEqual((guest["restarts"], guest["started_at_ms"]),
+                                     (0, was["started_at_ms"]))
+                    self.assertGreater(guest["version"], was["version"])
+                reply = self.refused(rpc.PRECONDITION, self.c, "Params", "Put",
+                                     {"image": "i0", "id": 1, "value": b"x"})
+                self.assertIn("1/g0", reply.message)
+                for name in before:
+                    self.guest("Stop", name)
+                for name in before:
+                    guest = self.wait_for("stopped", name=name)
+                    self.assertEqual(ENDINGS[guest["ending"]], "poweroff")
+                    self.c.call("Guests", "Delete", guest={"name": name})
+                self.c.put("i0", 1, b"mine again")
+
+    def test_endings_while_no_daemon_was_there(self):
+        self.start()
+        cases = {"poweroff": ("stopped", "poweroff"), "panic": ("crashed", "panic"),
+                 "crash": ("lost", "lost")}
+        for end in cases:
+            self.create(end, f"end={end} after=700", images=(end,), start=True)
+        pids = {end: self.get(end)["pid"] for end in cases}
+        self.d.kill9()
+        self.eventually(lambda: not alive(pids["crash"]), "it lives on")
+        threading.Event().wait(0.3)  # the others pause and stay: nothing tells when
+        self.again()
+        for end, wanted in cases.items():
+            guest = self.wait_for("stopped", "crashed", "lost", name=end)
+            self.assertEqual((STATES[guest["state"]], ENDINGS[guest["ending"]]), wanted)
+            self.assertFalse(alive(pids[end]))
+            self.c.put(end, 1, b"mine again")
+        self.assertEqual([p.name for p in (self.d.data_dir / "run").glob("g*")], [])
+
+    def test_lost_ones_are_started_again_where_that_was_asked_for(self):
+        self.start()
+        self.create(restart=ON_FAILURE, start=True)
+        pid = self.get()["pid"]
+        self.d.kill9()
+        os.kill(pid, signal.SIGKILL)
+        self.eventually(lambda: not alive(pid), "it lives on")
+        self.again()
+        self.eventually(lambda: self.get()["restarts"] == 1 and self.state() == "running",
+                        "not started again")
+
+    def test_a_stop_holds(self):
+        self.start()
+        self.create(words="button=ignore", restart=ALWAYS, stop_timeout_ms=600, start=True)
+        pid = self.get()["pid"]
+        self.guest("Stop")
+        self.d.kill9()
+        os.kill(pid, 0)
+        self.again()
+        guest = self.wait_for("stopped")
+        self.assertEqual((ENDINGS[guest["ending"]], guest["restarts"]), ("stopped", 0))
+
+    def test_ephemeral_ones_end_with_it(self):
+        self.start()
+        for end in ("stop", "kill9"):
+            with self.subTest(end=end):
+                guest = self.create(end, images=(end,), ephemeral=True, start=True)
+                getattr(self.d, end)()
+                self.eventually(lambda pid=guest["pid"]: not alive(pid), "it lives on")
+                self.again()
+                state = self.wait_for("stopped", "lost", name=end)["state"]
+                self.assertEqual(STATES[state], "stopped" if end == "stop" else "lost")
+                self.c.put(end, 1, b"mine again")
+
+    def test_a_pause_before_a_restart_goes_on(self):
+        self.start(guest_backoff_ms=3600000, guest_backoff_max_ms=3600000)
+        self.create(words="end=crash", restart=ALWAYS, start=True)
+        at = self.wait_for("backoff")["restart_at_ms"]
+        self.eventually(lambda: self.recorded() == "backoff", "not recorded")
+        self.d.kill9()
+        self.again()
+        guest = self.get()
+        self.assertEqual((STATES[guest["state"]], guest["restart_at_ms"]), ("backoff", at))
+        again = self.guest("Start")  # which does not wait for that
+        self.assertGreater(again["started_at_ms"], guest["started_at_ms"])
+
+    def test_killed_at_any_moment_of_a_start(self):
+        """Neither orphan nor phantom: what says that it runs has a QEMU, and no other is there."""
+        self.start()
+        for n in range(8):
+            name = f"g{n}"
+            self.create(name, images=(name,))
+            self.c.start("Guests", "Start", {"guest": {"name": name}})
+            threading.Event().wait(n * 0.02)
+            self.d.kill9()
+            self.again()
+            guest = self.get(name)
+            state = STATES[guest["state"]]
+            with self.subTest(n=n, state=state):
+                self.eventually(lambda n=name: self.state(n) in ("running", "created", "crashed",
+                                                                 "lost"), state)
+                guest = self.get(name)
+                self.assertEqual(bool(guest["pid"]), STATES[guest["state"]] == "running")
+        running = {self.get(f"g{n}")["pid"] for n in range(8)} - {0}
+        self.eventually(lambda: qemus(self.d.data_dir) == running, "orphans")
+
+    def test_one_daemon_a_folder_of_runs(self):
+        self.args += ["--run-dir", str(self.dir / "run")]
+        self.start()
+        other = self.daemon("other", start=False, args=self.args)
+        code, log = other.refuses_to_start()
+        self.assertEqual(code, 1)
+        self.assertIn("another spaceblockd", log)
+
+    def test_leftovers_go(self):
+        self.start()
+        self.create(start=True)
+        self.d.kill9()
+        for path in ("run/g99-1", f"guests/{uuid.uuid4()}"):
+            (self.d.data_dir / path).mkdir(mode=0o700)
+        self.again()
+        self.assertEqual([p.name for p in (self.d.data_dir / "run").glob("g*")], ["g1-1"])
+        self.assertEqual(len(list((self.d.data_dir / "guests").glob("*-*-*"))), 1)
+
+    def test_one_that_cannot_be_read(self):
+        """It is left out, and keeps neither the others nor the daemon."""
+        self.start()
+        self.create("good")
+        self.create("bad", images=("b",))
+        self.d.stop()
+        with contextlib.closing(sqlite3.connect(self.d.data_dir / "audit.db")) as db:
+            db.execute("UPDATE guest_rows SET config = x'ffff' WHERE name = 'bad'")
+            db.commit()
+        self.again()
+        self.assertEqual([g["name"] for g in self.c.call("Guests", "List")["guests"]], [b"good"])
+        self.assertRegex(self.d.log(), "event=guest-not-loaded tenant=1 name=bad")
+
+    def test_stopped_ones_cost_nothing(self):
+        self.start()
+        for n in range(100):
+            self.create(f"g{n}")
+        self.c.call("Server", "Ping")
+        memory, cpu = self.d.memory_kb(), self.d.cpu_s()
+        threading.Event().wait(1.5)
+        self.assertLess(self.d.cpu_s() - cpu, 0.1)
+        if not self.d.is_sanitized():
+            self.assertLess(memory, 64 << 10)
+
+
+def alive(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def qemus(data_dir):
+    """Pids of what runs in QEMU's place for a daemon."""
+    found = set()
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if b"-pidfile" in words and bytes(data_dir) in words and alive(int(path.parent.name)):
+            found.add(int(path.parent.name))
+    return found
+
+
+if __name__ == "__main__":
+    harness.main()
