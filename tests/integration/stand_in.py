@@ -43,7 +43,7 @@ class StandIn:
         self.ended = True
         with self.changed:
             self.changed.notify_all()
-        self.socket.close()
+        self._shut(self.socket)  # which wakes the thread that accepts
         for one in self.connections:
             self._shut(one)
 
