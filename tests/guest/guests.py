@@ -14,7 +14,8 @@ from machine import ACCEL, boot_files
 from protowire import SCHEMA
 
 STATES, ENDINGS, ACCELS, RESTARTS = (
-    {value: name.removeprefix(prefix).lower().replace("_", "-") for name, value in SCHEMA.enums[enum].items()}
+    {value: name.removeprefix(prefix).lower().replace("_", "-")
+     for name, value in SCHEMA.enums[enum].items()}
     for enum, prefix in (("GuestState", "GUEST_STATE_"), ("GuestEnding", "GUEST_ENDING_"),
                          ("GuestAccel", "GUEST_ACCEL_"), ("GuestRestart", "GUEST_RESTART_")))
 BLOCKS = 4096
