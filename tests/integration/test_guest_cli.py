@@ -340,6 +340,26 @@ class Console(Guests):
         self.assertEqual([x["offset"] for x in lines],
                          [sum(x["size"] for x in lines[:n]) for n in range(len(lines))])
 
+    def on_terminal(self, *words):
+        """What the command prints where standard output is a terminal."""
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        subprocess.run([CLI, *words, *self.end], stdout=slave, stderr=subprocess.PIPE,
+                       env=harness.environment(), check=True)
+        os.write(slave, b"END")
+        out = b""
+        while not out.endswith(b"END"):
+            out += os.read(master, 4096)
+        os.close(slave)
+        return out[:-3].replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
+
+    def test_logs_on_a_terminal_are_harmless(self):
+        self.printed = b"\x1bc\x1b[2Jcleared\r\n\xc2\x9b31m\xff caf\xc3\xa9\n"
+        self.assertEqual(self.on_terminal("guest", "logs", "g").decode(),
+                         "\\x1bc\\x1b[2Jcleared\n\\x9b31m\ufffd caf\u00e9\n")
+        self.assertEqual(self.on_terminal("guest", "logs", "g", "--raw"),
+                         self.printed.replace(b"\r", b""))
+
     def test_logs_of_which_the_beginning_is_gone(self):
         self.printed, self.kept_from = b"lost\n" * 30000 + b"kept\n" * 10, 150000
         for words in ((), ("-n", 500)):

@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -21,6 +22,7 @@
 #include "cli/launch/terminal.h"
 #include "cli/output.h"
 #include "cli/reconnect.h"
+#include "cli/text.h"
 
 #define KEYS_MAX 4096u    /* of a call, as the daemon takes them */
 #define READ_MAX 65536u   /* of a call */
@@ -134,6 +136,37 @@ static void note_answer(struct stream *stream)
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
+/* A line, without its end, as cli_text_safe has it. */
+static bool put_safe_line(FILE *out, const uint8_t *line, size_t n)
+{
+    char *safe = cli_text_safe(line, n > 0 && line[n - 1] == '\r' ? n - 1 : n);
+    bool good = safe != NULL && fputs(safe, out) >= 0;
+
+    free(safe);
+    return good;
+}
+
+/* A character that two pieces share shows as two bytes. */
+static char *make_safe(const ProtobufCBinaryData *data, size_t *size)
+{
+    char *text = NULL;
+    FILE *out = open_memstream(&text, size);
+    bool good = out != NULL;
+
+    for (size_t at = 0; good && at < data->len;) {
+        const uint8_t *end = memchr(data->data + at, '\n', data->len - at);
+        size_t n = end == NULL ? data->len - at : (size_t)(end - data->data) - at;
+
+        good = put_safe_line(out, data->data + at, n) && (end == NULL || fputc('\n', out) == '\n');
+        at += n + 1;
+    }
+    good = out != NULL && fclose(out) == 0 && good;
+    if (good)
+        return text;
+    free(text);
+    return NULL;
+}
+
 static void put_out(struct stream *stream, const Spaceblock__V1__ReadConsoleResponse *answer)
 {
     stream->out_at = 0;
@@ -147,11 +180,15 @@ static void put_out(struct stream *stream, const Spaceblock__V1__ReadConsoleResp
         stream->out = cli_json_line(object, &stream->out_size);
         return;
     }
-    stream->out = malloc(answer->data.len);
+    if (stream->how->is_safe) {
+        stream->out = make_safe(&answer->data, &stream->out_size);
+    } else {
+        stream->out = malloc(answer->data.len);
+        if (stream->out != NULL)
+            memcpy(stream->out, answer->data.data, answer->data.len);
+    }
     if (stream->out == NULL)
         fail(stream, spb_fail_memory(stream->err, "taking what the guest printed"), stream->err);
-    else
-        memcpy(stream->out, answer->data.data, answer->data.len);
 }
 
 static bool has_ended(Spaceblock__V1__GuestState state)
