@@ -30,6 +30,7 @@
 #define TAKE_PAUSE_MS 100 /* before typing again what the guest's console had no room for */
 #define WRITER_SIZE 16u
 #define RPC_RESOURCE_EXHAUSTED 8
+#define RPC_FAILED_PRECONDITION 9
 
 enum { ON_CLIENT, ON_KEYS, ON_OUT, ON_COUNT };
 
@@ -52,6 +53,8 @@ struct stream {
     uint8_t writer[WRITER_SIZE];
     uint64_t typed;     /* bytes that the daemon has taken */
     int64_t type_at_ms; /* not before */
+    bool is_renewed;    /* the writer is another since the last success */
+    bool told_refused;
     /* The connection. */
     bool is_lost, is_closing, told_lost;
     int64_t open_at_ms;
@@ -269,9 +272,26 @@ static void take_typed(struct stream *stream, uint64_t offset)
     }
     if (taken < stream->keys_size)
         stream->type_at_ms = now_ms() + TAKE_PAUSE_MS;
+    stream->is_renewed = stream->told_refused = false;
     stream->typed = offset;
     stream->keys_size -= (size_t)taken;
     memmove(stream->keys, stream->keys + taken, stream->keys_size);
+}
+
+/* Somebody who types on a terminal goes on looking where that is refused. A daemon that was started
+ * again does not know the writer any more: it begins anew, once. */
+static void take_refusal(struct stream *stream, const struct spb_client_reply *reply)
+{
+    if (stream->typed > 0 && !stream->is_renewed &&
+        getrandom(stream->writer, WRITER_SIZE, 0) == (ssize_t)WRITER_SIZE) {
+        stream->is_renewed = true;
+        stream->typed = 0;
+        return;
+    }
+    if (!stream->told_refused)
+        cli_note(stream->guest->cli, "%s; what is typed is dropped", reply->error->text);
+    stream->told_refused = true;
+    stream->keys_size = 0;
 }
 
 static void on_typed(void *user, const struct spb_client_reply *reply)
@@ -284,6 +304,10 @@ static void on_typed(void *user, const struct spb_client_reply *reply)
         return;
     if (reply->rpc_code == RPC_RESOURCE_EXHAUSTED) {
         stream->type_at_ms = now_ms() + TAKE_PAUSE_MS;
+        return;
+    }
+    if (reply->rpc_code == RPC_FAILED_PRECONDITION && stream->terminal.is_raw) {
+        take_refusal(stream, reply);
         return;
     }
     if (!spb_is_ok(reply->status)) {
