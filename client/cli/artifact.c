@@ -134,7 +134,8 @@ static spb_status hash_source(struct putting *putting, struct cli_source *source
     return status;
 }
 
-static spb_status send_source(struct putting *putting, struct cli_source *source,
+/* Sends it; or, where it was there, ends what an earlier run may have left. */
+static spb_status send_source(struct putting *putting, struct cli_source *source, bool was_there,
                               struct spb_error *err)
 {
     char key[32 + SPB_SHA256_TEXT_SIZE], what[32 + SPB_SHA256_TEXT_SIZE], options[96] = "";
@@ -155,6 +156,10 @@ static spb_status send_source(struct putting *putting, struct cli_source *source
     else
         (void)snprintf(key, sizeof(key), "artifact own/%s", hash);
     (void)snprintf(options, sizeof(options), "name %s", putting->file->label);
+    if (was_there) {
+        cli_upload_forget(putting->cli, putting->daemon, &target, source);
+        return spb_ok();
+    }
     cli_progress_init(&progress, putting->cli, "sending");
     spb_status status = cli_upload(putting->cli, putting->daemon, &target, source, &progress, err);
     cli_progress_done(&progress);
@@ -180,11 +185,11 @@ static spb_status put(struct putting *putting, bool *was_there, struct spb_error
     if (!spb_is_ok(status) && status.code != SPB_NOT_FOUND)
         return status;
     *was_there = spb_is_ok(status) && is_wanted(putting);
-    if (*was_there)
-        return spb_ok();
-    putting_cleanup(putting);
-    putting->made = NULL;
-    return send_source(putting, &source, err);
+    if (!*was_there) {
+        putting_cleanup(putting);
+        putting->made = NULL;
+    }
+    return send_source(putting, &source, *was_there, err);
 }
 
 spb_status cli_artifact_store(struct cli *cli, struct cli_daemon *daemon,
