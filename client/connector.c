@@ -119,6 +119,7 @@ static int64_t share(const struct spb_connector *connector, int64_t now_ns)
         return connector->deadline_ns;
     for (const struct addrinfo *at = connector->at; at != NULL; at = at->ai_next)
         addresses++;
+    SPB_ASSERT(addresses > 0);
     return now_ns + (connector->deadline_ns - now_ns) / addresses;
 }
 

@@ -42,7 +42,7 @@ struct spb_act_detail {
     uint8_t uuid[SPB_UUID_SIZE];        /* that the image has afterwards; the guest's */
     uint8_t upload[16];
     bool new_identity;    /* IMPORT */
-    uint32_t sector_size; /* IMPORT: S */
+    uint32_t sector_size; /* IMPORT, RENAME: S */
     uint8_t sha256[32];
     uint64_t size; /* of the artifact */
     uint8_t label[64];

@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -90,6 +91,60 @@ static spb_status settle_upload(struct spb_daemon *daemon, const struct spb_act_
     return spb_ok();
 }
 
+/* ---- Rows of images ----------------------------------------------------------------------- */
+
+struct image_search {
+    uint16_t tenant;
+    const char *name;
+    struct spb_image_row row;
+    bool found;
+};
+
+static void take_image(void *user, const struct spb_image_row *row)
+{
+    struct image_search *search = user;
+
+    if (row->tenant == search->tenant && strcmp(row->name, search->name) == 0) {
+        search->row = *row;
+        search->found = true;
+    }
+}
+
+static spb_status find_row(struct spb_daemon *daemon, const struct spb_act_detail *detail,
+                           struct image_search *search, struct spb_error *err)
+{
+    *search = (struct image_search){.tenant = detail->tenant, .name = detail->name};
+    return spb_rows_images(daemon->audit, take_image, search, err);
+}
+
+/*
+ * What an image that came to be before it was opened has instead of a row: its blocks' size may not
+ * follow from the file's, and the upload that told it is over.
+ */
+static spb_status keep_size(struct spb_daemon *daemon, const struct spb_act_detail *detail,
+                            const char *path, struct spb_error *err)
+{
+    struct image_search search;
+    struct spb_image_look look;
+
+    SPB_TRY(find_row(daemon, detail, &search, err));
+    if (search.found && memcmp(search.row.uuid, detail->uuid, SPB_UUID_SIZE) == 0)
+        return spb_ok();
+    SPB_TRY(spb_image_look(path, detail->sector_size, path, &look, err));
+    struct spb_image_row row = {
+        .id = search.found ? search.row.id : 0,
+        .tenant = detail->tenant,
+        .sector_size = look.sector_size,
+        .total_blocks = look.superblock.total_blocks,
+    };
+    memcpy(row.name, detail->name, sizeof(row.name));
+    memcpy(row.uuid, detail->uuid, sizeof(row.uuid));
+    if (getrandom(row.incarnation, sizeof(row.incarnation), 0) != (ssize_t)sizeof(row.incarnation))
+        return spb_fail(err, SPB_UNSUPPORTED, "drawing an incarnation");
+    SPB_TRY(spb_settle_lost(daemon, row.id, err));
+    return spb_rows_put_image(daemon->audit, &row, err);
+}
+
 /* ---- Import ------------------------------------------------------------------------------- */
 
 /*
@@ -127,11 +182,11 @@ static spb_status settle_import(struct spb_daemon *daemon, const struct spb_act_
     else if (search.found && detail->new_identity)
         SPB_TRY(name_import(daemon, detail, &search.row, path, &named, err));
     *outcome = SPB_OUTCOME_NOT_DONE;
-    if (there || named)
-        *outcome = there ? SPB_OUTCOME_DONE : SPB_OUTCOME_COMPLETED;
-    if (search.found && (there || named))
-        return spb_rows_remove_upload(daemon->audit, detail->upload, err);
-    return spb_ok();
+    if (!there && !named)
+        return spb_ok();
+    *outcome = there ? SPB_OUTCOME_DONE : SPB_OUTCOME_COMPLETED;
+    SPB_TRY(keep_size(daemon, detail, path, err));
+    return search.found ? spb_rows_remove_upload(daemon->audit, detail->upload, err) : spb_ok();
 }
 
 /* ---- Clone -------------------------------------------------------------------------------- */
@@ -153,34 +208,18 @@ static spb_status settle_clone(struct spb_daemon *daemon, const struct spb_act_d
 
 /* ---- Rename ------------------------------------------------------------------------------- */
 
-struct image_search {
-    const struct spb_act_detail *detail;
-    struct spb_image_row old_row;
-    bool has_old;
-};
-
-static void take_image(void *user, const struct spb_image_row *row)
-{
-    struct image_search *search = user;
-
-    if (row->tenant == search->detail->tenant && strcmp(row->name, search->detail->name) == 0) {
-        search->old_row = *row;
-        search->has_old = true;
-    }
-}
-
 /* The registry's row under the new name. */
 static spb_status rename_row(struct spb_daemon *daemon, const struct spb_act_detail *detail,
                              bool *changed, struct spb_error *err)
 {
-    struct image_search search = {.detail = detail};
+    struct image_search search;
 
-    SPB_TRY(spb_rows_images(daemon->audit, take_image, &search, err));
-    if (!search.has_old)
+    SPB_TRY(find_row(daemon, detail, &search, err));
+    if (!search.found)
         return spb_ok();
-    memcpy(search.old_row.name, detail->new_name, sizeof(search.old_row.name));
+    memcpy(search.row.name, detail->new_name, sizeof(search.row.name));
     *changed = true;
-    return spb_rows_put_image(daemon->audit, &search.old_row, err);
+    return spb_rows_put_image(daemon->audit, &search.row, err);
 }
 
 /* Where a file system knows no exclusive rename, a link was made first: both names are one file. */
@@ -205,11 +244,14 @@ static spb_status settle_rename(struct spb_daemon *daemon, const struct spb_act_
     SPB_TRY(shows_uuid(to, detail, &there, err));
     if (!there)
         return spb_ok();
-    if (access(from, F_OK) == 0) {
-        if (!is_one_file(from, to))
-            return spb_ok();
+    if (is_one_file(from, to)) {
         (void)unlink(from);
         changed = true;
+    } else {
+        /* Two of one uuid: nobody can tell which it was. Another image has come since. */
+        SPB_TRY(shows_uuid(from, detail, &there, err));
+        if (there)
+            return spb_ok();
     }
     SPB_TRY(spb_sync_folder_of(to, err));
     SPB_TRY(rename_row(daemon, detail, &changed, err));

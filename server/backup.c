@@ -12,6 +12,8 @@
 #include "copy_file.h"
 #include "daemon.h"
 
+#define UNFOUND_NS (60 * SPB_NS_PER_S)
+
 struct spb_backups {
     struct spb_daemon *daemon;
     pthread_mutex_t lock;     /* over all below, and as backup.h says */
@@ -96,6 +98,29 @@ static bool enlist(struct spb_backup *backup)
     return room;
 }
 
+/* The principal's oldest that nobody has asked for in a minute; false where there is none. */
+static bool end_unfound(const struct spb_backup *for_this)
+{
+    struct spb_backups *backups = for_this->table;
+    struct spb_backup *oldest = NULL;
+    int64_t before_ns = spb_now_ns() - UNFOUND_NS;
+
+    lock(backups);
+    for (struct spb_backup *b = backups->first; b != NULL; b = b->next) {
+        if (b->ready && !b->found && b->used_ns < before_ns &&
+            spb_principal_is_same(&b->owner, &for_this->owner))
+            oldest = b; /* the newest are first */
+    }
+    if (oldest != NULL)
+        oldest->refs++;
+    unlock(backups);
+    if (oldest == NULL)
+        return false;
+    spb_backup_end(oldest);
+    spb_backup_unref(oldest);
+    return true;
+}
+
 spb_status spb_backup_new(struct spb_backups *backups, const struct spb_principal *owner,
                           struct spb_backup **out, struct spb_error *err)
 {
@@ -115,7 +140,7 @@ spb_status spb_backup_new(struct spb_backups *backups, const struct spb_principa
         free(backup);
         return spb_fail_errno(err, SPB_UNSUPPORTED, errno, "drawing a backup's id");
     }
-    if (!enlist(backup)) {
+    if (!enlist(backup) && !(end_unfound(backup) && enlist(backup))) {
         free(backup);
         return spb_fail(err, SPB_LIMIT,
                         "there are too many backups, at most %llu of one principal and %llu of all "
@@ -151,6 +176,7 @@ struct spb_backup *spb_backup_find(struct spb_backups *backups,
     }
     if (backup != NULL) {
         backup->refs++;
+        backup->found = true;
         backup->used_ns = spb_now_ns();
     }
     unlock(backups);

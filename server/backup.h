@@ -14,10 +14,11 @@
 struct spb_backups;
 
 struct spb_backup {
-    struct spb_backup *next; /* in the table; under its lock, as the next four */
+    struct spb_backup *next; /* in the table; under its lock, as the next five */
     unsigned refs;
     bool listed;
     bool ready; /* to be read */
+    bool found; /* since then */
     int64_t used_ns;
 
     /* Constant, but for what the maker sets before it is ready. */
@@ -34,7 +35,11 @@ SPB_MUST_USE spb_status spb_backups_new(struct spb_daemon *daemon, struct spb_ba
 /* When no worker runs any more. Accepts NULL. */
 void spb_backups_free(struct spb_backups *backups);
 
-/* One in the making, with the maker's reference. SPB_LIMIT where there are too many. */
+/*
+ * One in the making, with the maker's reference. SPB_LIMIT where there are too many; but one of the
+ * same principal that was made a minute ago, and nobody has asked for since, ends for it: its id
+ * may never have come to who wanted it.
+ */
 SPB_MUST_USE spb_status spb_backup_new(struct spb_backups *backups,
                                        const struct spb_principal *owner,
                                        struct spb_backup **backup, struct spb_error *err);

@@ -78,9 +78,11 @@ struct spb_call {
     struct spb_upload *upload; /* held, or NULL */
     struct spb_guest *guest;   /* held, or NULL */
     void *state;               /* the handler's, in the arena */
-    size_t reply_bytes;        /* about; a gate sets it where the reply may be large */
-    int64_t deadline_ns;       /* 0: none */
-    uint8_t *frame;            /* the answer, header included; in the arena. NULL: none yet */
+    /* The answer could not be sent: what it tells of can go. The loop's thread; may be NULL. */
+    void (*lost)(struct spb_call *call);
+    size_t reply_bytes;  /* about; a gate sets it where the reply may be large */
+    int64_t deadline_ns; /* 0: none */
+    uint8_t *frame;      /* the answer, header included; in the arena. NULL: none yet */
     size_t frame_size;
     const uint8_t *payload; /* of the reply in the frame; NULL: none, or an error */
     size_t payload_size;

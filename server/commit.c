@@ -46,6 +46,7 @@ static void take_lines(char **text, uint32_t n, const char **taken)
 
 static void fill_intents(struct record *record, struct spb_call *calls)
 {
+    SPB_ASSERT(calls != NULL);
     const struct spb_repeats *repeats = calls->daemon->repeats;
     char *object = record->texts.object, *before = record->texts.before,
          *after = record->texts.after;

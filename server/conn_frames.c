@@ -34,7 +34,8 @@ struct spb_conn *spb_conn_of(const struct spb_conns *conns, const struct spb_cal
 
 /* ---- Answers ------------------------------------------------------------------------------ */
 
-/* The buffer is done with an answer that it had by reference. */
+/* The buffer is done with an answer that it had by reference: it was sent, or the connection is
+ * gone. */
 static void free_call(const void *data, size_t size, void *user)
 {
     struct spb_call *call = user;
@@ -43,6 +44,8 @@ static void free_call(const void *data, size_t size, void *user)
     (void)data;
     if (conn != NULL)
         conn->out_kept -= size;
+    else if (call->lost != NULL)
+        call->lost(call);
     spb_call_free(call);
 }
 
@@ -54,8 +57,9 @@ static void append_answer(struct spb_conn *conn, struct spb_call *call)
         spb_conn_begin_output(conn);
     if (call->frame == NULL) {
         spb_conn_doom(conn, SPB_REFUSED_MEMORY, "no memory for an answer");
-    } else if (call->frame_size >= REFERENCE_MIN) {
-        spb_arena_keep(&call->arena, call->frame);
+    } else if (call->frame_size >= REFERENCE_MIN || call->lost != NULL) {
+        if (call->lost == NULL)
+            spb_arena_keep(&call->arena, call->frame);
         kept =
             evbuffer_add_reference(conn->out, call->frame, call->frame_size, free_call, call) == 0;
     }
@@ -100,6 +104,8 @@ static void deliver(struct spb_post *post)
 
     conns->calls--;
     observe(conns, call);
+    if (call->lost != NULL && (conn == NULL || conn->doomed))
+        call->lost(call);
     if (conn == NULL) {
         drop_orphan(conns, call);
         return;

@@ -79,6 +79,8 @@ static void pass_on(struct spb_copies *copies)
 {
     (void)pthread_mutex_lock(&copies->lock);
     struct spb_copy *next = copies->first;
+    if (next != NULL && copies->running > SPB_LIMIT(copies->daemon, copies_running_max))
+        next = NULL; /* one that ended with its image was one too many */
     if (next != NULL)
         copies->first = next->next;
     else
@@ -86,6 +88,34 @@ static void pass_on(struct spb_copies *copies)
     (void)pthread_mutex_unlock(&copies->lock);
     if (next != NULL)
         start(next);
+}
+
+void spb_copies_end_image(struct spb_copies *copies, const struct spb_image *image)
+{
+    struct spb_copy *ending = NULL, **place = &copies->first;
+
+    (void)pthread_mutex_lock(&copies->lock);
+    copies->last = NULL;
+    while (*place != NULL) {
+        struct spb_copy *copy = *place;
+
+        if (copy->image == image) {
+            *place = copy->next;
+            copy->next = ending;
+            ending = copy;
+            copies->running++;
+        } else {
+            copies->last = copy;
+            place = &copy->next;
+        }
+    }
+    (void)pthread_mutex_unlock(&copies->lock);
+    while (ending != NULL) {
+        struct spb_copy *copy = ending;
+
+        ending = copy->next;
+        start(copy);
+    }
 }
 
 /* ---- One copy ----------------------------------------------------------------------------- */
@@ -162,6 +192,8 @@ spb_status spb_copy_to_file(struct spb_copy *copy, const char *path,
 {
     int fd = -1;
 
+    if (!may_go_on(copy, 0, copy->size))
+        return spb_fail(err, SPB_DEADLINE, "copying %s was ended before it began", what);
     SPB_TRY(spb_file_allocate(path, copy->size, what, &fd, err));
     (void)close(fd);
     spb_status status = copy_to_device(copy, path, identity, what, err);
@@ -177,7 +209,7 @@ void spb_copy_set_error(struct spb_copy *copy, const struct spb_error *err)
     if (err->code == SPB_DEADLINE && atomic_load(&call->daemon->ending))
         spb_call_set_fault(call, PB_REASON(DRAINING),
                            "the server is shutting down: the copy was given up");
-    else if (err->code == SPB_DEADLINE && is_closing(copy->image))
+    else if (err->code == SPB_DEADLINE && copy->snapshot != NULL && is_closing(copy->image))
         spb_call_set_fault(call, PB_REASON(WRONG_STATE),
                            "image %u/%s is being closed: the copy was given up",
                            (unsigned)copy->image->tenant, copy->image->name);
@@ -185,12 +217,19 @@ void spb_copy_set_error(struct spb_copy *copy, const struct spb_error *err)
         spb_call_set_error(call, err);
 }
 
+void spb_copy_let_go(struct spb_copy *copy)
+{
+    if (copy->snapshot == NULL)
+        return;
+    spb_snapshot_free(copy->snapshot);
+    copy->snapshot = NULL;
+    spb_image_unhold(copy->image);
+}
+
 void spb_copy_end(struct spb_copy *copy)
 {
     struct spb_copies *copies = copy->call->daemon->copies;
 
-    spb_snapshot_free(copy->snapshot);
-    copy->snapshot = NULL;
-    spb_image_unhold(copy->image);
+    spb_copy_let_go(copy);
     pass_on(copies);
 }

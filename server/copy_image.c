@@ -24,11 +24,10 @@ spb_status spb_image_name_is_free(struct spb_daemon *daemon, uint16_t tenant, co
     char *path = NULL;
     struct spb_image *image = spb_registry_find(daemon->registry, tenant, name, strlen(name));
 
+    /* One that is being deleted, or renamed, has the name until that is recorded. */
     if (image != NULL) {
-        bool gone = spb_image_state(image) == SPB_IMAGE_DELETED;
         spb_image_unref(image);
-        if (!gone)
-            return fail_taken(tenant, name, err);
+        return fail_taken(tenant, name, err);
     }
     path = spb_image_path(daemon, tenant, name);
     if (path == NULL)

@@ -26,12 +26,12 @@ enum spb_image_need {
 struct spb_method {
     const char *service, *name;
     const ProtobufCMessageDescriptor *request;
-    uint32_t payload_max;     /* bytes */
+    uint32_t payload_max; /* bytes */
+    bool while_draining;
     size_t request_id_offset; /* in the request's struct; 0: it has none, or it is the gate's */
     size_t image_offset;      /* of its ImageRef; with a need */
     enum spb_image_need need;
     uint32_t reply_bytes; /* about the largest that the loop's thread answers at once; 0: small */
-    bool while_draining;
     /* Whether the fields are right; sets the error where not. May be NULL. */
     bool (*gate)(struct spb_call *call);
     /* Sees to it that the call is answered, now or later. */

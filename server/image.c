@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/status.h"
+#include "copy.h"
 #include "daemon.h"
 #include "dispatch.h"
 #include "registry.h"
@@ -257,6 +258,7 @@ static void take_volume(struct spb_image *image, bool ends_watches)
     if (ends_watches)
         spb_watch_end(image);
     spb_scrub_end(image);
+    spb_copies_end_image(image->daemon->copies, image);
     while (image->holds > 0)
         (void)pthread_cond_wait(&image->unheld, &image->lock);
     (void)pthread_mutex_unlock(&image->lock);

@@ -13,6 +13,7 @@
 #include "dispatch.h"
 #include "image.h"
 #include "registry.h"
+#include "supervisor/guests.h"
 #include "uploads.h"
 #include "util.h"
 
@@ -281,6 +282,22 @@ static void write_scrubs(FILE *out, const struct spb_metrics *metrics)
             "Findings of scrubs that were not known from the scrub before.");
 }
 
+static void write_guests(FILE *out, struct spb_guests *guests)
+{
+    const char *name = PREFIX "guests";
+    uint64_t counts[SPB_LIFE_STATES];
+
+    spb_guests_tally(guests, counts);
+    head(out, name, "gauge", "Guests, by state.");
+    for (unsigned state = SPB_LIFE_CREATED; state < SPB_LIFE_STATES; state++)
+        (void)fprintf(out, "%s{state=\"%s\"} %" PRIu64 "\n", name,
+                      spb_life_state_word((enum spb_life_state)state), counts[state]);
+    single(out, PREFIX "guest_restarts_total", "counter", "Guests started again by themselves.",
+           (int64_t)load(&guests->restarts));
+    single(out, PREFIX "guest_console_bytes_total", "counter", "Bytes that guests have printed.",
+           (int64_t)load(&guests->console_bytes));
+}
+
 /* ---- The process -------------------------------------------------------------------------- */
 
 static int64_t count_descriptors(void)
@@ -367,5 +384,6 @@ void spb_metrics_write(struct spb_daemon *daemon, FILE *out)
     write_images(out, daemon);
     write_watches(out, metrics);
     write_scrubs(out, metrics);
+    write_guests(out, daemon->guests);
     write_process(out, daemon);
 }

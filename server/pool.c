@@ -20,15 +20,22 @@ struct queue {
     struct spb_task *first, *last;
 };
 
+struct worker {
+    struct spb_pool *pool;
+    struct worker *next_idle;
+    bool is_idle;
+    pthread_cond_t wake;
+    pthread_t thread;
+};
+
 struct spb_pool {
     pthread_mutex_t lock; /* over all below */
-    pthread_cond_t work;
     struct queue lanes[SPB_LANE_COUNT];
     unsigned running[SPB_LANE_COUNT], most[SPB_LANE_COUNT];
-    unsigned idle;
+    struct worker *idle; /* who began to wait last is woken first: its caches are warm */
     bool ending;
     size_t count;
-    pthread_t workers[WORKERS_MAX];
+    struct worker workers[WORKERS_MAX];
 };
 
 static void push(struct queue *queue, struct spb_task *task)
@@ -80,6 +87,42 @@ static bool is_drained(const struct spb_pool *pool)
     return true;
 }
 
+/* Under lock. A worker that waits, to be woken; NULL: all are at work. */
+static struct worker *take_idle(struct spb_pool *pool)
+{
+    struct worker *worker = pool->idle;
+
+    if (worker != NULL) {
+        pool->idle = worker->next_idle;
+        worker->is_idle = false;
+    }
+    return worker;
+}
+
+/* Best without the lock, which the other one would have to wait for. Accepts NULL. */
+static void wake(struct worker *worker)
+{
+    if (worker != NULL)
+        (void)pthread_cond_signal(&worker->wake);
+}
+
+/* Under lock, which it lets go of meanwhile. */
+static void wait_idle(struct spb_pool *pool, struct worker *worker)
+{
+    worker->is_idle = true;
+    worker->next_idle = pool->idle;
+    pool->idle = worker;
+    while (worker->is_idle)
+        (void)pthread_cond_wait(&worker->wake, &pool->lock);
+}
+
+/* Under lock. */
+static void wake_all(struct spb_pool *pool)
+{
+    while (pool->idle != NULL)
+        wake(take_idle(pool));
+}
+
 static void run_one(struct spb_pool *pool, struct spb_task *task, unsigned lane)
 {
     pool->running[lane]++;
@@ -88,13 +131,14 @@ static void run_one(struct spb_pool *pool, struct spb_task *task, unsigned lane)
     (void)pthread_mutex_lock(&pool->lock);
     pool->running[lane]--;
     /* This worker may turn to another lane: one that waits can take this lane's next task. */
-    if (pool->idle > 0 && is_ready(pool, lane))
-        (void)pthread_cond_signal(&pool->work);
+    if (is_ready(pool, lane))
+        wake(take_idle(pool));
 }
 
 static void *work(void *user)
 {
-    struct spb_pool *pool = user;
+    struct worker *worker = user;
+    struct spb_pool *pool = worker->pool;
 
     (void)pthread_mutex_lock(&pool->lock);
     for (;;) {
@@ -107,12 +151,9 @@ static void *work(void *user)
         }
         if (pool->ending && is_drained(pool))
             break;
-        pool->idle++;
-        (void)pthread_cond_wait(&pool->work, &pool->lock);
-        pool->idle--;
+        wait_idle(pool, worker);
     }
-    /* The others wait for tasks too; none is left. */
-    (void)pthread_cond_broadcast(&pool->work);
+    wake_all(pool); /* the others wait for tasks too; none is left */
     (void)pthread_mutex_unlock(&pool->lock);
     return NULL;
 }
@@ -136,7 +177,11 @@ static int start_workers(struct spb_pool *pool, size_t wanted)
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool->count < wanted && number == 0) {
-        number = pthread_create(&pool->workers[pool->count], NULL, work, pool);
+        struct worker *worker = &pool->workers[pool->count];
+
+        worker->pool = pool;
+        (void)pthread_cond_init(&worker->wake, NULL);
+        number = pthread_create(&worker->thread, NULL, work, worker);
         if (number == 0)
             pool->count++;
     }
@@ -152,7 +197,6 @@ spb_status spb_pool_new(struct spb_pool **out, struct spb_error *err)
     if (pool == NULL)
         return spb_fail_memory(err, "starting the workers");
     (void)pthread_mutex_init(&pool->lock, NULL);
-    (void)pthread_cond_init(&pool->work, NULL);
     pool->most[SPB_LANE_COMMIT] = (unsigned)wanted;
     pool->most[SPB_LANE_LOOK] = (unsigned)wanted * LOOK_SHARE / 10;
     pool->most[SPB_LANE_BULK] = (unsigned)wanted * BULK_SHARE / 10;
@@ -172,11 +216,12 @@ void spb_pool_free(struct spb_pool *pool)
         return;
     (void)pthread_mutex_lock(&pool->lock);
     pool->ending = true;
-    (void)pthread_cond_broadcast(&pool->work);
+    wake_all(pool);
     (void)pthread_mutex_unlock(&pool->lock);
-    for (size_t i = 0; i < pool->count; i++)
-        (void)pthread_join(pool->workers[i], NULL);
-    (void)pthread_cond_destroy(&pool->work);
+    for (size_t i = 0; i < pool->count; i++) {
+        (void)pthread_join(pool->workers[i].thread, NULL);
+        (void)pthread_cond_destroy(&pool->workers[i].wake);
+    }
     (void)pthread_mutex_destroy(&pool->lock);
     free(pool);
 }
@@ -185,9 +230,9 @@ void spb_pool_submit(struct spb_pool *pool, enum spb_lane lane, struct spb_task 
 {
     (void)pthread_mutex_lock(&pool->lock);
     push(&pool->lanes[lane], task);
-    if (pool->idle > 0)
-        (void)pthread_cond_signal(&pool->work);
+    struct worker *worker = take_idle(pool);
     (void)pthread_mutex_unlock(&pool->lock);
+    wake(worker);
 }
 
 /* ---- Strands ------------------------------------------------------------------------------ */

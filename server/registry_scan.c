@@ -211,7 +211,8 @@ static bool is_image_file(int folder_fd, const char *name)
 
 static spb_status keep_fresh(struct scan *scan, struct spb_image *image, struct spb_error *err)
 {
-    void *fresh = grown(scan->fresh, scan->fresh_count, &scan->fresh_room, sizeof(image));
+    void *fresh =
+        grown(scan->fresh, scan->fresh_count, &scan->fresh_room, sizeof(struct spb_image *));
 
     if (fresh == NULL)
         return spb_fail_memory(err, "reading the folders of images");

@@ -352,16 +352,17 @@ static void cancel(struct spb_replay_party *party, void *user)
     struct spb_call *call = call_of(party), **taken = user;
 
     atomic_store_explicit(&call->cancelled, true, memory_order_relaxed);
-    /* Only of such a call the image does not change while it runs. */
-    if (call->method->need == SPB_NEED_IMAGE && spb_actor_take_back(call)) {
+    /* Only of such a call the image does not change while it runs. One that has waited for another,
+     * and is to run now, has none yet: it sees that it was cancelled. */
+    if (call->method->need == SPB_NEED_IMAGE && call->image != NULL && spb_actor_take_back(call)) {
         call->next = *taken;
         *taken = call;
     }
 }
 
-static void fail_cancelled(struct spb_call *call)
+static void fail_cancelled(struct spb_call *call, const char *text)
 {
-    spb_call_set_fault(call, PB_REASON(CANCELLED), "the call was cancelled; nothing was done");
+    spb_call_set_fault(call, PB_REASON(CANCELLED), "%s", text);
     spb_call_send(call);
 }
 
@@ -378,7 +379,9 @@ bool spb_repeat_cancel(struct spb_call *caller, const uint8_t id[SPB_REPLAY_ID_S
     while (waiting != NULL) {
         struct spb_replay_party *next = waiting->next;
 
-        fail_cancelled(call_of(waiting));
+        fail_cancelled(call_of(waiting),
+                       "the call was cancelled while it waited for an earlier one "
+                       "with this request_id, which may be done yet");
         waiting = next;
     }
     while (taken != NULL) {
@@ -387,7 +390,7 @@ bool spb_repeat_cancel(struct spb_call *caller, const uint8_t id[SPB_REPLAY_ID_S
         taken = call->next;
         if (call->kind->failed != NULL)
             call->kind->failed(call);
-        fail_cancelled(call);
+        fail_cancelled(call, "the call was cancelled; nothing was done");
     }
     return found;
 }

@@ -97,6 +97,7 @@ static void link_add(struct spb_replay_link *list, struct spb_replay_link *link)
 
 static void link_remove(struct spb_replay_link *link)
 {
+    SPB_ASSERT(link->previous != NULL && link->next != NULL);
     link->previous->next = link->next;
     link->next->previous = link->previous;
     link->next = NULL;

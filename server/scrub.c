@@ -238,9 +238,10 @@ static void keep_locked(struct spb_image *image, struct spb_report *found)
     if (found->count > 0) {
         size_t count =
             found->count < SPB_SCRUB_FINDINGS_MAX ? found->count : SPB_SCRUB_FINDINGS_MAX;
-        struct spb_finding *kept = realloc(found->findings, count * sizeof(*kept));
 
-        point->findings = kept != NULL ? kept : found->findings;
+        point->findings = realloc(found->findings, count * sizeof(*found->findings));
+        if (point->findings == NULL) /* it could not be made smaller */
+            point->findings = found->findings;
         point->report.count = count;
         found->findings = NULL;
     }

@@ -27,18 +27,27 @@ static int64_t spacing_ns(const struct spb_daemon *daemon)
 /* "TENANT NAME UNIX-SECONDS". Anything else is as no file. */
 static bool read_position(struct spb_scrub_order *order, int64_t *at_s)
 {
-    char name[SPB_IMAGE_NAME_MAX + 1] = "";
-    unsigned tenant = 0;
+    char line[SPB_IMAGE_NAME_MAX + 64], *end = NULL;
     FILE *file = fopen(order->path, "re");
 
     if (file == NULL)
         return false;
-    bool good = fscanf(file, "%u %64s %" SCNd64, &tenant, name, at_s) == 3;
+    bool good = fgets(line, sizeof(line), file) != NULL;
     (void)fclose(file);
-    if (!good || tenant > UINT16_MAX || !spb_image_name_is_valid(name, strlen(name)))
+    if (!good)
         return false;
+    unsigned long tenant = strtoul(line, &end, 10);
+    char *name = end + strspn(end, " ");
+    size_t n = strcspn(name, " \n");
+    if (end == line || tenant > UINT16_MAX || name[n] != ' ' || !spb_image_name_is_valid(name, n))
+        return false;
+    int64_t found_s = strtoll(name + n, &end, 10);
+    if (end == name + n)
+        return false;
+    *at_s = found_s;
     order->tenant = (uint16_t)tenant;
-    memcpy(order->name, name, sizeof(name));
+    memcpy(order->name, name, n);
+    order->name[n] = '\0';
     return true;
 }
 

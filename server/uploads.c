@@ -32,6 +32,7 @@ spb_status spb_uploads_new(struct spb_daemon *daemon, struct spb_uploads **out,
         return spb_fail_memory(err, "making the table of uploads");
     uploads->daemon = daemon;
     (void)pthread_mutex_init(&uploads->lock, NULL);
+    (void)pthread_cond_init(&uploads->synced, NULL);
     *out = uploads;
     return spb_ok();
 }
@@ -71,6 +72,7 @@ spb_status spb_upload_new(struct spb_uploads *uploads, const struct spb_upload_r
     upload->fd = -1;
     upload->ops = row->kind == SPB_UPLOAD_PRODUCT ? &spb_upload_product_ops : &spb_upload_file_ops;
     upload->end_task.run = spb_upload_run_end;
+    upload->sync_task.run = spb_upload_run_sync;
     upload->used_ns = upload->row_used_ns = spb_now_ns();
     upload->image = image;
     if (image != NULL)

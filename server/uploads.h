@@ -10,9 +10,11 @@
  *
  * Threads. Everything that touches an upload's bytes, row or reservation runs on the upload's own
  * strand; that of a product within a hold on its image, but for the publishing turn of the image's
- * actor, which the state PUBLISHING sets apart. Who has the image to itself, with no hold left, may
- * end an upload too. The table's lock is over the members marked so. An upload belongs to a tenant
- * and principal; to others it is absent.
+ * actor, which the state PUBLISHING sets apart, and for a sync while chunks are taken: it flushes,
+ * and has the row's durable part, while the strand goes on writing. All else on the strand waits
+ * for its end, or calls it off. Who has the image to itself, with no hold left, may end an upload
+ * too. The table's lock is over the members marked so. An upload belongs to a tenant and principal;
+ * to others it is absent.
  */
 #ifndef SPB_SERVER_UPLOADS_H
 #define SPB_SERVER_UPLOADS_H
@@ -31,6 +33,13 @@ enum spb_upload_state {
     SPB_UPLOAD_ENDED,      /* gone: published, aborted, expired or failed */
 };
 
+/* A sync beside the strand: at most one at a time. */
+enum spb_upload_syncing {
+    SPB_SYNC_NONE,
+    SPB_SYNC_WANTED, /* a worker will; the strand may still call it off */
+    SPB_SYNC_RUNS,
+};
+
 struct spb_upload {
     struct spb_upload *next; /* in the table; under its lock, as all up to image */
     struct spb_uploads *table;
@@ -41,13 +50,16 @@ struct spb_upload {
     int64_t row_used_ns; /* what the row says of that */
     bool listed;
     bool end_queued;
-    bool doomed;             /* at the start: it is to end */
-    bool published;          /* its row is still to be removed, by end_task */
-    bool checked;            /* what is there was compared with the row, or is our own */
+    bool doomed;    /* at the start: it is to end */
+    bool published; /* its row is still to be removed, by end_task */
+    bool checked;   /* what is there was compared with the row, or is our own */
+    enum spb_upload_syncing syncing;
+    bool sync_queued;        /* sync_task is in the pool's hands, with a reference */
+    bool sync_failed;        /* the last one; sync_err says how */
     struct spb_image *image; /* of a product: referenced; NULL while it is dormant */
 
     /* Constant from the start on, but for the row's durable offset, its CRC, the extent and the
-     * times, which are the strand's. */
+     * times, which are the strand's, or while one is under way the sync's. */
     const struct spb_upload_kind_ops *ops;
     struct spb_upload_row row;
     char image_text[80]; /* "TENANT/NAME"; empty for an artifact */
@@ -65,7 +77,12 @@ struct spb_upload {
     int fd;                              /* a file's; -1: not open */
     uint32_t crc;                        /* a file's, of what has come */
     bool counted;                        /* its bytes among the temporary ones */
-    struct spb_task end_task;
+    bool sync_due;                       /* one was called off, and is still to be done */
+    struct spb_task *sync_then;          /* of the sync under way; borrowed */
+    uint64_t sync_offset;                /* what it makes durable */
+    uint32_t sync_crc;
+    struct spb_error sync_err;
+    struct spb_task end_task, sync_task;
 };
 
 /* What differs between products and files. Strand's, entered. */
@@ -79,9 +96,12 @@ struct spb_upload_kind_ops {
     spb_status (*resume)(struct spb_upload *upload, struct spb_error *err);
     spb_status (*take)(struct spb_upload *upload, const void *data, size_t n,
                        struct spb_error *err);
-    /* How many bytes from the start are durable now, and their CRC. */
-    spb_status (*sync)(struct spb_upload *upload, uint64_t *offset, uint32_t *crc,
-                       struct spb_error *err);
+    /* How many bytes from the start the next flush makes durable, and their CRC; left alone where
+     * that would be none. */
+    spb_status (*begin_sync)(struct spb_upload *upload, uint64_t *offset, uint32_t *crc,
+                             struct spb_error *err);
+    /* May run beside the strand's taking of bytes. */
+    spb_status (*make_durable)(const struct spb_upload *upload, struct spb_error *err);
     /* All bytes have come and are written, padding included; sets data. Again: does nothing. */
     spb_status (*finish)(struct spb_upload *upload, struct spb_error *err);
     /* Makes them durable and reads them back. SPB_INVALID: they are not what Start promised. */
@@ -157,6 +177,15 @@ SPB_MUST_USE spb_status spb_upload_verify(struct spb_upload *upload, struct spb_
  * leaves the durable offset where it was: that is no failure of the upload. Entered.
  */
 SPB_MUST_USE spb_status spb_upload_sync(struct spb_upload *upload, struct spb_error *err);
+/*
+ * The same on another worker, of what has come by now, while more is taken. *begun: then is
+ * submitted to the strand when it has ended, and is to call spb_upload_synced; else it is done
+ * already. One that was begun before is waited for. Entered.
+ */
+SPB_MUST_USE spb_status spb_upload_begin_sync(struct spb_upload *upload, struct spb_task *then,
+                                              bool *begun, struct spb_error *err);
+/* How it ended; where it was called off, it is done now, unless the upload has ended. Entered. */
+SPB_MUST_USE spb_status spb_upload_synced(struct spb_upload *upload, struct spb_error *err);
 /* Whether so much has come since the last one that it is time for another. */
 bool spb_upload_wants_sync(struct spb_upload *upload);
 

@@ -111,13 +111,19 @@ static spb_status take_bytes(struct spb_upload *upload, const void *data, size_t
     return spb_ok();
 }
 
-static spb_status sync_bytes(struct spb_upload *upload, uint64_t *offset, uint32_t *crc,
+static spb_status begin_sync(struct spb_upload *upload, uint64_t *offset, uint32_t *crc,
                              struct spb_error *err)
+{
+    (void)err;
+    *offset = upload->next_offset;
+    *crc = upload->crc;
+    return spb_ok();
+}
+
+static spb_status make_durable(const struct spb_upload *upload, struct spb_error *err)
 {
     if (fdatasync(upload->fd) != 0)
         return spb_fail_errno(err, SPB_IO, errno, "making the bytes of " WHAT " durable");
-    *offset = upload->next_offset;
-    *crc = upload->crc;
     return spb_ok();
 }
 
@@ -189,7 +195,8 @@ const struct spb_upload_kind_ops spb_upload_file_ops = {
     .make = make,
     .resume = resume,
     .take = take_bytes,
-    .sync = sync_bytes,
+    .begin_sync = begin_sync,
+    .make_durable = make_durable,
     .finish = finish,
     .verify = verify,
     .release = release,

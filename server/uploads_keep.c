@@ -252,6 +252,7 @@ void spb_uploads_free(struct spb_uploads *uploads)
         upload->listed = false;
         spb_upload_unref(upload);
     }
+    (void)pthread_cond_destroy(&uploads->synced);
     (void)pthread_mutex_destroy(&uploads->lock);
     free(uploads);
 }

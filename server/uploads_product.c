@@ -39,13 +39,18 @@ static spb_status take_bytes(struct spb_upload *upload, const void *data, size_t
     return spb_product_writer_write(upload->writer, data, n, err);
 }
 
-static spb_status sync_bytes(struct spb_upload *upload, uint64_t *offset, uint32_t *crc,
+static spb_status begin_sync(struct spb_upload *upload, uint64_t *offset, uint32_t *crc,
                              struct spb_error *err)
 {
     /* What is finished has its padding too, and is durable once it was verified. */
     if (upload->finished)
         return spb_ok();
-    return spb_product_writer_sync(upload->writer, offset, crc, err);
+    return spb_product_writer_begin_sync(upload->writer, offset, crc, err);
+}
+
+static spb_status make_durable(const struct spb_upload *upload, struct spb_error *err)
+{
+    return spb_product_writer_flush(upload->writer, err);
 }
 
 static spb_status finish(struct spb_upload *upload, struct spb_error *err)
@@ -74,7 +79,8 @@ const struct spb_upload_kind_ops spb_upload_product_ops = {
     .reserve = reserve,
     .resume = resume,
     .take = take_bytes,
-    .sync = sync_bytes,
+    .begin_sync = begin_sync,
+    .make_durable = make_durable,
     .finish = finish,
     .verify = verify,
     .release = release,

@@ -4,11 +4,13 @@
 
 #include <pthread.h>
 
+#include "log.h"
 #include "uploads.h"
 
 struct spb_uploads {
     struct spb_daemon *daemon;
     pthread_mutex_t lock;     /* over all below, and as uploads.h says */
+    pthread_cond_t synced;    /* some upload's sync has ended */
     struct spb_upload *first; /* each holds a reference */
     size_t count;
 };
@@ -20,6 +22,12 @@ void spb_upload_link_locked(struct spb_upload *upload);
 
 /* Is it a product's, to the image of that name? */
 bool spb_upload_is_to(const struct spb_upload *upload, const struct spb_image *image);
+/* Waits for the sync that runs beside the strand, or calls it off; tells how it ended. */
+SPB_MUST_USE spb_status spb_upload_end_sync(struct spb_upload *upload, struct spb_error *err);
+void spb_upload_run_sync(struct spb_task *task);
+/* Logs a line about the upload. */
+void spb_upload_log(const struct spb_upload *upload, enum spb_log_level level, const char *event,
+                    const char *reason);
 /* Ends it on its strand, where that is still to be done. */
 void spb_upload_run_end(struct spb_task *task);
 

@@ -1,4 +1,4 @@
-/* What is done with an upload on its strand: checking, keeping, syncing, ending; see uploads.h. */
+/* What is done with an upload on its strand: checking, keeping, ending; see uploads.h. */
 #include <stdlib.h>
 
 #include "base/status.h"
@@ -34,8 +34,8 @@ void spb_upload_leave(struct spb_upload *upload)
         spb_image_unhold(upload->image);
 }
 
-static void log_about(const struct spb_upload *upload, enum spb_log_level level, const char *event,
-                      const char *reason)
+void spb_upload_log(const struct spb_upload *upload, enum spb_log_level level, const char *event,
+                    const char *reason)
 {
     static const char *const words[] = {[SPB_UPLOAD_PRODUCT] = "product",
                                         [SPB_UPLOAD_IMAGE] = "image",
@@ -90,7 +90,7 @@ spb_status spb_upload_check(struct spb_upload *upload, struct spb_error *err)
         return spb_ok();
     spb_status status = upload->ops->resume(upload, err);
     if (status.code == SPB_CORRUPT) {
-        log_about(upload, SPB_LOG_WARN, "upload-restarted", err->text);
+        spb_upload_log(upload, SPB_LOG_WARN, "upload-restarted", err->text);
         upload->row.durable_offset = 0;
         upload->row.durable_crc = 0;
         SPB_TRY(spb_upload_keep(upload, err));
@@ -101,45 +101,9 @@ spb_status spb_upload_check(struct spb_upload *upload, struct spb_error *err)
     return status;
 }
 
-static bool row_is_old(struct spb_upload *upload)
-{
-    struct spb_upload_standing standing;
-
-    spb_upload_look(upload, spb_now_ns(), &standing);
-    return standing.row_is_old;
-}
-
-spb_status spb_upload_sync(struct spb_upload *upload, struct spb_error *err)
-{
-    uint64_t offset = upload->row.durable_offset;
-    uint32_t crc = upload->row.durable_crc;
-    struct spb_error failed;
-
-    SPB_TRY(upload->ops->sync(upload, &offset, &crc, err));
-    if (offset == upload->row.durable_offset && !upload->row_failed && !row_is_old(upload))
-        return spb_ok();
-    upload->row.durable_offset = offset;
-    upload->row.durable_crc = crc;
-    spb_status status = spb_upload_keep(upload, &failed);
-    if (!spb_is_ok(status) && !upload->row_failed)
-        log_about(upload, SPB_LOG_ERROR, "upload-not-kept", failed.text);
-    upload->row_failed = !spb_is_ok(status);
-    return spb_ok();
-}
-
-bool spb_upload_wants_sync(struct spb_upload *upload)
-{
-    uint64_t step = SPB_LIMIT(daemon_of(upload), upload_sync_bytes);
-
-    spb_uploads_lock(upload->table);
-    /* From where the last attempt was: a database that is full is not asked at every chunk. */
-    bool wants = upload->next_offset - upload->row.durable_offset >= step;
-    spb_uploads_unlock(upload->table);
-    return wants;
-}
-
 spb_status spb_upload_finish(struct spb_upload *upload, struct spb_error *err)
 {
+    SPB_TRY(spb_upload_end_sync(upload, err));
     if (!upload->finished)
         SPB_TRY(upload->ops->finish(upload, err));
     upload->finished = true;
@@ -175,8 +139,16 @@ static void remove_row(struct spb_upload *upload)
     if (!upload->has_row)
         return;
     if (!spb_is_ok(spb_rows_remove_upload(daemon_of(upload)->audit, upload->row.id, &err)))
-        log_about(upload, SPB_LOG_ERROR, "upload-row-left", err.text);
+        spb_upload_log(upload, SPB_LOG_ERROR, "upload-row-left", err.text);
     upload->has_row = false;
+}
+
+/* How a sync ends is nothing to what ends. */
+static void let_sync_end(struct spb_upload *upload)
+{
+    spb_status status = spb_upload_end_sync(upload, NULL);
+
+    (void)status;
 }
 
 static void release(struct spb_upload *upload, bool keep)
@@ -210,6 +182,7 @@ void spb_upload_end(struct spb_upload *upload)
 {
     if (!begin_end(upload))
         return;
+    let_sync_end(upload);
     remove_row(upload);
     release(upload, false);
     unlist(upload);
@@ -230,6 +203,7 @@ spb_status spb_upload_abort(struct spb_upload *upload, bool entered, struct spb_
     spb_uploads_unlock(upload->table);
     if (!mine)
         return spb_fail(err, SPB_NOT_FOUND, "the upload has ended, or its image is being opened");
+    let_sync_end(upload);
     spb_status status = upload->has_row
                             ? spb_rows_remove_upload(daemon_of(upload)->audit, upload->row.id, err)
                             : spb_ok();

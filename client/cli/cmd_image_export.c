@@ -109,29 +109,49 @@ static char *name_content(const struct exporting *exporting)
     return text;
 }
 
-static bool parse_id(const char *text, uint8_t id[BACKUP_ID_SIZE])
+/* Past the words; NULL where the text does not begin with them, or is NULL. */
+static const char *skip(const char *text, const char *words)
 {
-    for (size_t i = 0; i < BACKUP_ID_SIZE; i++) {
-        unsigned byte = 0;
+    size_t n = strlen(words);
 
-        if (sscanf(text + 2 * i, "%2x", &byte) != 1)
-            return false;
-        id[i] = (uint8_t)byte;
+    return text != NULL && strncmp(text, words, n) == 0 ? text + n : NULL;
+}
+
+static const char *parse_id(const char *text, uint8_t id[BACKUP_ID_SIZE])
+{
+    if (text == NULL || strlen(text) < ID_TEXT_SIZE - 1)
+        return NULL;
+    for (size_t i = 0; i < BACKUP_ID_SIZE; i++) {
+        const char digits[3] = {text[2 * i], text[2 * i + 1], '\0'};
+
+        id[i] = (uint8_t)strtoul(digits, NULL, 16);
     }
-    return true;
+    return text + ID_TEXT_SIZE - 1;
+}
+
+static const char *parse_number(const char *text, int base, uint64_t *number)
+{
+    char *end = NULL;
+
+    if (text == NULL)
+        return NULL;
+    *number = strtoull(text, &end, base);
+    return end;
 }
 
 /* Takes the backup that the text names, of this image. */
 static bool parse_content(struct exporting *exporting, const char *text)
 {
-    char id[ID_TEXT_SIZE] = "";
-    char *same;
+    uint64_t crc = 0;
+    const char *at = parse_id(skip(text, "backup "), exporting->id);
 
-    if (sscanf(text, "backup %32[0-9a-f], %" SCNu64 " bytes, CRC-32C %" SCNx32, id,
-               &exporting->size, &exporting->crc) != 3 ||
-        strlen(id) != ID_TEXT_SIZE - 1 || !parse_id(id, exporting->id))
+    at = parse_number(skip(at, ", "), 10, &exporting->size);
+    at = parse_number(skip(at, " bytes, CRC-32C "), 16, &crc);
+    if (at == NULL)
         return false;
-    same = name_content(exporting);
+    exporting->crc = (uint32_t)crc;
+    /* Whatever of it did not parse as it was written is not the same. */
+    char *same = name_content(exporting);
     bool is_same = same != NULL && strcmp(same, text) == 0;
     free(same);
     return is_same;

@@ -25,6 +25,7 @@ static bool is_file(const char *path)
 {
     struct stat st;
 
+    SPB_ASSERT(path != NULL);
     return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
 }
 

@@ -137,9 +137,10 @@ int cli_run_server_ping(struct cli *cli)
     int code = connect_to(cli, &daemon);
     if (code != CLI_EXIT_OK)
         return code;
-    /* The first one connects. */
-    if (!spb_is_ok(ping(&daemon, &took_us, &err)) || !spb_is_ok(ping(&daemon, &took_us, &err)))
-        return cli_fail(cli, &err);
+    for (int i = 0; i < 2; i++) { /* the first one connects */
+        if (!spb_is_ok(ping(&daemon, &took_us, &err)))
+            return cli_fail(cli, &err);
+    }
     if (cli_is_json(cli)) {
         json_t *root = cli_json_object();
         cli_json_set_bool(root, "ok", true);

@@ -123,7 +123,7 @@ static spb_status call(struct cli_daemon *daemon, const struct cli_method *metho
                        const ProtobufCMessage *request, bool is_last, ProtobufCMessage **reply,
                        struct spb_error *err)
 {
-    struct spb_error unused;
+    struct spb_error unused = {.code = SPB_OK};
     struct waiting waiting = {.daemon = daemon,
                               .method = method,
                               .reply = reply,

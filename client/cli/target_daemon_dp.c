@@ -133,7 +133,7 @@ static bool find_published(void *user, uint32_t crc, uint64_t size)
 {
     const struct product_upload *upload = user;
     const struct spb_product_attributes *attributes = upload->attributes;
-    struct cli_product found;
+    struct cli_product found = {.identity_len = 0};
     struct spb_error ignored;
 
     if (!spb_is_ok(daemon_product_find(&upload->self->base, attributes->name, attributes->name_len,

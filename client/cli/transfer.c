@@ -1,7 +1,6 @@
 /*
- * Chunks to and from a daemon; see transfer.h. Each call in flight has a lane; lanes are used in
- * turn, so the oldest call is always that of the lane to be used next. The first failure ends the
- * transfer once the calls in flight have ended.
+ * Chunks to and from a daemon; see transfer.h. Each call in flight has a lane. The first failure
+ * ends the transfer once the calls in flight have ended.
  */
 #include "cli/transfer.h"
 
@@ -106,11 +105,6 @@ static bool lane_ended(struct lane *lane, const struct spb_client_reply *reply)
                                                   reply->reason));
     }
     return false;
-}
-
-static struct lane *next_lane(struct transfer *transfer)
-{
-    return &transfer->lanes[transfer->started % CLI_TRANSFER_CALLS];
 }
 
 static spb_status start_call(struct lane *lane, const char *service, const char *method,
@@ -229,9 +223,19 @@ static spb_status make_rooms(struct transfer *transfer, size_t chunk)
     return spb_ok();
 }
 
-static spb_status send_chunk(struct send_state *state, uint64_t offset, size_t size)
+/* Any one: the answer to a chunk may wait for the disk while those to later ones do not. */
+static struct lane *free_lane(struct transfer *transfer)
 {
-    struct lane *lane = next_lane(&state->transfer);
+    for (size_t i = 0; i < CLI_TRANSFER_CALLS; i++) {
+        if (!transfer->lanes[i].is_busy)
+            return &transfer->lanes[i];
+    }
+    return NULL;
+}
+
+static spb_status send_chunk(struct send_state *state, struct lane *lane, uint64_t offset,
+                             size_t size)
+{
     Spaceblock__V1__WriteUploadRequest request;
 
     spaceblock__v1__write_upload_request__init(&request);
@@ -253,11 +257,12 @@ static void send_all(struct send_state *state)
     uint64_t size = sending->source->size;
 
     for (uint64_t at = sending->offset; at < size && !has_failed(transfer);) {
-        if (next_lane(transfer)->is_busy) {
+        struct lane *lane = free_lane(transfer);
+        if (lane == NULL) {
             wait_once(transfer);
         } else {
             size_t n = size - at < sending->chunk ? (size_t)(size - at) : sending->chunk;
-            transfer_fail(transfer, send_chunk(state, at, n));
+            transfer_fail(transfer, send_chunk(state, lane, at, n));
             send_started(transfer);
             at += n;
         }
@@ -284,6 +289,12 @@ spb_status cli_transfer_send(struct cli_daemon *daemon, struct cli_sending *send
 }
 
 /* ---- Fetching ------------------------------------------------------------------------------ */
+
+/* In turn, so that the oldest call is always that of the lane to be used next. */
+static struct lane *next_lane(struct transfer *transfer)
+{
+    return &transfer->lanes[transfer->started % CLI_TRANSFER_CALLS];
+}
 
 static spb_status check_chunk(const struct lane *lane,
                               const Spaceblock__V1__ReadProductResponse *answer,

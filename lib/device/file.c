@@ -350,12 +350,20 @@ static spb_status file_forgive(struct spb_device *device, struct spb_error *err)
     return status;
 }
 
+static void close_file(struct file_device *file)
+{
+    if (file->fd < 0)
+        return;
+    spb_lock_give_up(file->fd);
+    (void)close(file->fd);
+    file->fd = -1;
+}
+
 static void file_close(struct spb_device *device)
 {
     struct file_device *file = of(device);
 
-    if (file->fd >= 0)
-        (void)close(file->fd);
+    close_file(file);
     (void)pthread_mutex_destroy(&file->flush_lock);
     free(file->path);
     free(file);
@@ -442,8 +450,7 @@ static spb_status open_settled(struct file_device *file, enum spb_file_mode mode
         SPB_TRY(open_once(file, mode, err));
         if (is_current(file))
             return measure(file, err);
-        (void)close(file->fd);
-        file->fd = -1;
+        close_file(file);
     }
     return spb_fail(err, SPB_LOCKED, "cannot open %s: it is being replaced again and again",
                     file->path);

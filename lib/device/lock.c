@@ -115,6 +115,13 @@ spb_status spb_lock_own(int fd, const char *name, struct spb_error *err)
     return status;
 }
 
+void spb_lock_give_up(int fd)
+{
+    struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+    (void)fcntl(fd, F_OFD_SETLK, &all);
+}
+
 spb_status spb_lock_lend(int fd, const char *name, struct spb_error *err)
 {
     if (set_lock(fd, F_UNLCK, SPB_LOCK_USES_WRITE) < 0 ||

@@ -24,6 +24,11 @@ SPB_MUST_USE spb_status spb_lock_own_lent(int fd, const char *name, struct spb_e
 SPB_MUST_USE spb_status spb_lock_lend(int fd, const char *name, struct spb_error *err);
 /* Takes them back; SPB_LOCKED while a QEMU holds the image. */
 SPB_MUST_USE spb_status spb_lock_take_back(int fd, const char *name, struct spb_error *err);
+/*
+ * Gives all of them up. To be called before the file is closed: a child that is being spawned just
+ * then has the descriptor too, and the locks would last until it has executed its program.
+ */
+void spb_lock_give_up(int fd);
 /* Does somebody else hold it? Fills words and pid (0: not told). */
 bool spb_lock_holder(int fd, char *words, size_t words_size, int *pid);
 

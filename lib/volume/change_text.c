@@ -22,7 +22,7 @@ static char *put_words(char *at, const char *words)
 {
     size_t n = strlen(words);
 
-    memcpy(at, words, n);
+    memcpy(at, words, n + 1);
     return at + n;
 }
 

@@ -172,7 +172,7 @@ uint64_t spb_product_writer_offset(const struct spb_product_writer *writer)
  * That a flush succeeded says nothing where another one failed before it: then the volume is
  * poisoned, or was opened anew since. In this order: a reopening counts first, then is writable.
  */
-static spb_status flush(struct spb_product_writer *writer, struct spb_error *err)
+spb_status spb_product_writer_flush(const struct spb_product_writer *writer, struct spb_error *err)
 {
     struct spb_error own;
 
@@ -187,8 +187,8 @@ static spb_status flush(struct spb_product_writer *writer, struct spb_error *err
     return spb_reservation_check_life(writer->reservation, err);
 }
 
-spb_status spb_product_writer_sync(struct spb_product_writer *writer, uint64_t *offset,
-                                   uint32_t *crc, struct spb_error *err)
+spb_status spb_product_writer_begin_sync(struct spb_product_writer *writer, uint64_t *offset,
+                                         uint32_t *crc, struct spb_error *err)
 {
     SPB_TRY(check_open(writer, err));
     SPB_TRY(spb_volume_is_writable(writer->volume, err));
@@ -197,10 +197,23 @@ spb_status spb_product_writer_sync(struct spb_product_writer *writer, uint64_t *
     size_t n = writer->held == 0 ? 0 : (writer->held - 1) / writer->block_size * writer->block_size;
     if (n > 0)
         SPB_TRY(put_bytes(writer, n, n, err));
-    if (writer->written > writer->durable) {
-        SPB_TRY(flush(writer, err));
-        writer->durable = writer->written;
-        writer->durable_crc = writer->crc;
+    bool is_new = writer->written > writer->durable;
+    *offset = is_new ? writer->written : writer->durable;
+    *crc = is_new ? writer->crc : writer->durable_crc;
+    return spb_ok();
+}
+
+spb_status spb_product_writer_sync(struct spb_product_writer *writer, uint64_t *offset,
+                                   uint32_t *crc, struct spb_error *err)
+{
+    uint64_t end = 0;
+    uint32_t end_crc = 0;
+
+    SPB_TRY(spb_product_writer_begin_sync(writer, &end, &end_crc, err));
+    if (end > writer->durable) {
+        SPB_TRY(spb_product_writer_flush(writer, err));
+        writer->durable = end;
+        writer->durable_crc = end_crc;
     }
     *offset = writer->durable;
     *crc = writer->durable_crc;

@@ -1,9 +1,14 @@
 /*
- * The audit's thread and what is handed to it; see audit.h and inside.h.
+ * Who does a transaction; see audit.h and inside.h.
  *
- * The thread takes everything that waits and does it in one transaction, outcomes first. Callers
- * sleep on a semaphore of their own, so that none is woken for another's sake. While the thread is
- * at work nobody has to wake it: it looks again before it sleeps.
+ * Whoever has the turn takes everything that waits and does it in one transaction, outcomes first.
+ * A caller who finds nobody at it takes the turn itself, which spares it two changes of threads;
+ * others queue. Who has done a transaction wakes the callers whose work was in it, and passes the
+ * turn to the first that waits. So everybody does one transaction at most, with its own work in it,
+ * and is woken once.
+ *
+ * The audit's own thread has the turn for what no caller should be held up by: outcomes that no
+ * transaction has taken along for a while, the end of a checkpoint, forgetting.
  *
  * When a transaction fails, nothing of it counts: its callers get the error, its outcomes stay
  * queued. Where the cause was more than a full disk, the connection is closed and opened anew
@@ -35,6 +40,55 @@ int64_t spb_audit_now_us(void)
 
 /* ---- Handing over ------------------------------------------------------------------------- */
 
+/* Under lock. Moves what waits to a list of its own. */
+static struct spb_work *take(struct spb_audit *audit)
+{
+    struct spb_work *taken = audit->first, *last = NULL;
+    size_t intents = 0;
+
+    while (audit->first != NULL && (last == NULL || intents < BATCH_INTENTS_MAX)) {
+        last = audit->first;
+        intents += last->intents;
+        audit->first = last->next;
+    }
+    if (last != NULL)
+        last->next = NULL;
+    return taken;
+}
+
+/* Gives up the turn: to the thread where it wants it, else to who waits longest. */
+static void pass_on(struct spb_audit *audit)
+{
+    bool wake = false;
+
+    (void)pthread_mutex_lock(&audit->lock);
+    struct spb_work *first = audit->first;
+    if (audit->is_wanted || spb_checkpoint_is_copied(audit)) {
+        audit->is_wanted = false;
+        audit->has_turn = true;
+        first = NULL;
+        wake = true;
+    } else if (first != NULL) {
+        first->has_turn = true;
+    } else {
+        audit->is_taken = false;
+    }
+    /* Outcomes will be there that nobody may take along. */
+    if (audit->sleeps_til_ns == INT64_MAX && (audit->owned > 0 || audit->unwritten > 0))
+        wake = true;
+    (void)pthread_mutex_unlock(&audit->lock);
+    if (wake)
+        (void)pthread_cond_signal(&audit->wake);
+    if (first != NULL)
+        (void)sem_post(&first->done);
+}
+
+static void await(struct spb_work *work)
+{
+    while (sem_wait(&work->done) != 0)
+        SPB_ASSERT(errno == EINTR);
+}
+
 spb_status spb_work_do(struct spb_audit *audit, struct spb_work *work)
 {
     SPB_ASSERT(sem_init(&work->done, 0, 0) == 0);
@@ -44,13 +98,20 @@ spb_status spb_work_do(struct spb_audit *audit, struct spb_work *work)
     else
         audit->last->next = work;
     audit->last = work;
-    bool wake = audit->is_idle;
-    audit->is_idle = false;
+    if (audit->is_taken) {
+        (void)pthread_mutex_unlock(&audit->lock);
+        await(work);
+        if (!work->has_turn) {
+            (void)sem_destroy(&work->done);
+            return work->status;
+        }
+        (void)pthread_mutex_lock(&audit->lock);
+    }
+    audit->is_taken = true;
+    struct spb_work *works = take(audit); /* its own is the first */
     (void)pthread_mutex_unlock(&audit->lock);
-    if (wake)
-        (void)pthread_cond_signal(&audit->wake);
-    while (sem_wait(&work->done) != 0)
-        SPB_ASSERT(errno == EINTR);
+    spb_transact(audit, works);
+    pass_on(audit);
     (void)sem_destroy(&work->done);
     return work->status;
 }
@@ -113,34 +174,35 @@ static int64_t next_look_ns(const struct spb_audit *audit)
     return next_ns;
 }
 
-/* Under lock. Sleeps until there is work or it is time to look. */
-static void wait_for_work(struct spb_audit *audit)
+/* Under lock. Sleeps until it gets the turn or it is time to look; false then. */
+static bool sleep_until_turn(struct spb_audit *audit)
 {
-    int64_t next_ns = next_look_ns(audit);
-    struct timespec until = {.tv_sec = next_ns / SPB_NS_PER_S, .tv_nsec = next_ns % SPB_NS_PER_S};
+    int error = 0;
 
-    audit->is_idle = true;
-    if (next_ns == INT64_MAX)
-        (void)pthread_cond_wait(&audit->wake, &audit->lock);
-    else
-        audit->is_due = pthread_cond_timedwait(&audit->wake, &audit->lock, &until) == ETIMEDOUT;
-    audit->is_idle = false;
+    while (!audit->has_turn && !audit->is_closing && error != ETIMEDOUT) {
+        int64_t next_ns = next_look_ns(audit);
+        struct timespec until = {.tv_sec = next_ns / SPB_NS_PER_S,
+                                 .tv_nsec = next_ns % SPB_NS_PER_S};
+
+        audit->sleeps_til_ns = next_ns;
+        error = next_ns == INT64_MAX ? pthread_cond_wait(&audit->wake, &audit->lock)
+                                     : pthread_cond_timedwait(&audit->wake, &audit->lock, &until);
+    }
+    return audit->has_turn;
 }
 
-/* Under lock. Moves what waits to a list of its own. */
-static struct spb_work *take(struct spb_audit *audit)
+/* Under lock. */
+static void await_turn(struct spb_audit *audit)
 {
-    struct spb_work *taken = audit->first, *last = NULL;
-    size_t intents = 0;
-
-    while (audit->first != NULL && (last == NULL || intents < BATCH_INTENTS_MAX)) {
-        last = audit->first;
-        intents += last->intents;
-        audit->first = last->next;
+    if (!sleep_until_turn(audit)) {
+        audit->is_wanted = audit->is_taken;
+        audit->has_turn = !audit->is_taken;
+        audit->is_taken = true;
     }
-    if (last != NULL)
-        last->next = NULL;
-    return taken;
+    while (!audit->has_turn)
+        (void)pthread_cond_wait(&audit->wake, &audit->lock);
+    audit->has_turn = false;
+    audit->sleeps_til_ns = 0;
 }
 
 static void *run(void *user)
@@ -150,16 +212,17 @@ static void *run(void *user)
 
     while (goes_on) {
         (void)pthread_mutex_lock(&audit->lock);
-        audit->is_due = false;
-        while (audit->first == NULL && !audit->is_closing && !audit->is_due)
-            wait_for_work(audit);
+        await_turn(audit);
         struct spb_work *works = take(audit);
         bool any = works != NULL || audit->unwritten > 0;
         goes_on = works != NULL || !audit->is_closing;
         (void)pthread_mutex_unlock(&audit->lock);
         if (any)
             spb_transact(audit, works);
+        if (spb_checkpoint_is_copied(audit))
+            spb_checkpoint_finish(audit);
         spb_retain_go_on(audit);
+        pass_on(audit);
     }
     return NULL;
 }

@@ -1,10 +1,10 @@
 /*
  * The audit and the registry's tables: DATA_DIR/audit.db, SQLite in WAL mode, synchronous=FULL.
  *
- * One thread owns the database. Others hand it work: what must be durable before they go on blocks
- * them until the commit (never the loop's thread), what may lag (outcomes) is queued and leaves
- * with the next commit, or within outcome_delay_ms. Whatever is waiting when a transaction begins
- * shares it, so that groups of many images cost one flush.
+ * One thread at a time owns the database, and does the transaction for all who wait. What must be
+ * durable before somebody goes on blocks him until the commit (never the loop's thread), what may
+ * lag (outcomes) is queued and leaves with the next commit, or within outcome_delay_ms. Whatever is
+ * waiting when a transaction begins shares it, so that groups of many images cost one flush.
  *
  * Intents. Before a group touches an image its intents are committed (spb_audit_begin); when it has
  * ended its outcome is queued (spb_audit_end). An image has at most one open group: what a crash
@@ -37,7 +37,7 @@ struct spb_audit_options {
     int64_t keep_days;         /* groups that ended are forgotten after so many; 0: never */
     int64_t wal_bytes;         /* size of the file that commits go to first; 0: 16 MiB */
     const struct spb_log *log; /* borrowed; of failures that no caller hears of */
-    /* Called after each commit, on the audit's thread. May be NULL. */
+    /* Called after each commit, on any thread, on one at a time. May be NULL. */
     void (*observe)(void *user, int64_t commit_ns, size_t intents);
     void *user;
 };

@@ -6,7 +6,7 @@
 #include "log.h"
 
 #define PASSES_MAX 4     /* of the thread; each has less to copy than the one before */
-#define REST_FRAMES 64   /* so few the audit's thread copies within a millisecond */
+#define REST_FRAMES 64   /* so few are copied within a millisecond */
 #define WARN_FACTOR 8    /* a WAL four times its usual size */
 #define FRAME_HEADER 24  /* bytes; the format of SQLite's WAL */
 #define GROWN_SIZE 65536 /* written at once */
@@ -71,7 +71,7 @@ static void *run(void *user)
     }
 }
 
-/* ---- The audit's thread ------------------------------------------------------------------- */
+/* ---- With the turn ------------------------------------------------------------------------ */
 
 static int note_frames(void *user, sqlite3 *handle, const char *name, int frames)
 {
@@ -80,6 +80,7 @@ static int note_frames(void *user, sqlite3 *handle, const char *name, int frames
     (void)handle;
     (void)name;
     checkpoint->frames = frames;
+    checkpoint->follows_failure = false;
     return SQLITE_OK;
 }
 
@@ -91,6 +92,17 @@ void spb_checkpoint_watch(struct spb_audit *audit)
 bool spb_checkpoint_is_due(struct spb_audit *audit)
 {
     return get_state(&audit->checkpoint) == SPB_CHECKPOINT_DUE;
+}
+
+bool spb_checkpoint_is_copied(struct spb_audit *audit)
+{
+    return !audit->checkpoint.follows_failure &&
+           get_state(&audit->checkpoint) == SPB_CHECKPOINT_COPIED;
+}
+
+void spb_checkpoint_note_failure(struct spb_audit *audit)
+{
+    audit->checkpoint.follows_failure = true;
 }
 
 /*
@@ -157,7 +169,7 @@ static bool copy_rest(struct spb_audit *audit)
 }
 
 /* A reader that stays keeps the WAL from being begun anew: it grows, and that is told. */
-static void finish(struct spb_audit *audit)
+void spb_checkpoint_finish(struct spb_audit *audit)
 {
     struct spb_checkpoint *checkpoint = &audit->checkpoint;
 
@@ -189,10 +201,8 @@ void spb_checkpoint_go_on(struct spb_audit *audit)
         set_state(checkpoint, SPB_CHECKPOINT_RUNNING);
         (void)pthread_cond_signal(&checkpoint->wake);
         break;
-    case SPB_CHECKPOINT_COPIED:
-        finish(audit);
-        break;
     case SPB_CHECKPOINT_RUNNING:
+    case SPB_CHECKPOINT_COPIED:
         break;
     }
 }

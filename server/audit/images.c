@@ -117,6 +117,7 @@ static spb_status list(struct spb_db *db, void (*take)(void *user, const struct 
         SPB_TRY(spb_db_next(db, statement, "listing images", &more, err));
         if (!more)
             return spb_ok();
+        memset(&row, 0, sizeof row);
         read_image(statement, &row);
         take(user, &row);
     }

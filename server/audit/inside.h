@@ -1,9 +1,10 @@
 /*
- * What the files of the audit share: its state, and the work that is handed to its thread.
+ * What the files of the audit share: its state, and the work that waits for a transaction.
  *
  * Threads. `lock` is over the members marked so, held briefly, never across I/O. Everything else
- * belongs to the audit's thread once it runs. Work lives on its caller's stack: the caller sleeps
- * until it is done.
+ * belongs to whoever has the turn, one thread at a time: a caller with work, which then does all
+ * that waits, or the audit's own thread; see audit.c. Work lives on its caller's stack, who sleeps
+ * until it is done, or until it gets the turn.
  */
 #ifndef SPB_SERVER_AUDIT_INSIDE_H
 #define SPB_SERVER_AUDIT_INSIDE_H
@@ -20,18 +21,19 @@
 /* Something to be done in a transaction, while its caller waits. */
 struct spb_work {
     /*
-     * Does it, on the audit's thread. Where it fails only its own caller hears of it. It may be
-     * called again, after a transaction that came to nothing.
+     * Does it, with the turn, on any caller's thread. Where it fails only its own caller hears of
+     * it. It may be called again, after a transaction that came to nothing.
      */
     spb_status (*run)(struct spb_audit *audit, struct spb_work *work, struct spb_error *err);
-    /* The transaction is durable. May be NULL. On the audit's thread. */
+    /* The transaction is durable. May be NULL. With the turn. */
     void (*committed)(struct spb_audit *audit, struct spb_work *work);
     struct spb_error *err; /* the caller's */
     size_t intents;        /* that it commits */
 
     struct spb_work *next;
     spb_status status;
-    sem_t done;
+    bool has_turn; /* nothing was done yet: its caller is to do what waits */
+    sem_t done;    /* or has_turn */
 };
 
 /* A group in the database that has no outcome there. */
@@ -56,7 +58,7 @@ struct spb_audit_counts {
 /* Where forgetting is; see retain.c. */
 struct spb_retain {
     int64_t after;   /* groups up to this one were looked at */
-    int64_t next_ns; /* when to look again; CLOCK_MONOTONIC */
+    int64_t next_ns; /* when to look again; CLOCK_MONOTONIC; the audit's own thread's */
 };
 
 struct spb_audit {
@@ -72,7 +74,11 @@ struct spb_audit {
     size_t unwritten;                              /* those and the ones being committed */
     struct spb_open_group *open_first, *open_last; /* all but those */
     size_t owned;                                  /* of them */
-    bool is_idle, is_due, is_closing;
+    bool is_taken;                                 /* somebody has the turn */
+    bool is_wanted;                                /* the audit's thread waits for it, */
+    bool has_turn;                                 /* has got it */
+    int64_t sleeps_til_ns;                         /* or looks again then; CLOCK_MONOTONIC */
+    bool is_closing;
 
     dev_t device; /* of the database's file, when it was opened, as the next */
     ino_t inode;
@@ -89,7 +95,7 @@ struct spb_audit {
     struct spb_db reader;
 };
 
-/* Has the audit's thread do it; returns when it is durable, or has failed. */
+/* Has it done, by this thread or another one; returns when it is durable, or has failed. */
 SPB_MUST_USE spb_status spb_work_do(struct spb_audit *audit, struct spb_work *work);
 
 /*
@@ -112,7 +118,7 @@ SPB_MUST_USE spb_status spb_mark_write(struct spb_audit *audit, struct spb_error
 
 /* ---- retain.c ----------------------------------------------------------------------------- */
 
-/* Forgets a few groups, where it is time. In between transactions, on the audit's thread. */
+/* Forgets a few groups, where it is time. In between transactions, on the audit's own thread. */
 void spb_retain_go_on(struct spb_audit *audit);
 
 /* ---- intents.c ---------------------------------------------------------------------------- */

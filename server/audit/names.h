@@ -1,6 +1,6 @@
 /*
  * Texts that repeat in the audit (principals, methods, images) and the numbers that rows have in
- * their stead: a bounded memory of what the database's tables hold. The audit's thread.
+ * their stead: a bounded memory of what the database's tables hold. With the turn.
  *
  * What was added within a transaction that failed is not in the database: forget then.
  */

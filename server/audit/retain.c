@@ -71,7 +71,7 @@ struct retain_work {
 static spb_status run_retain(struct spb_audit *audit, struct spb_work *work, struct spb_error *err)
 {
     struct retain_work *retain = (struct retain_work *)work;
-    struct old old[BATCH_GROUPS];
+    struct old old[BATCH_GROUPS] = {{0}};
 
     SPB_TRY(find_old(audit, old, &retain->count, &retain->more, err));
     if (retain->count > 0)

@@ -1,5 +1,5 @@
 /*
- * Transactions of the audit's thread; see transact.h.
+ * Transactions, by whoever has the turn; see transact.h.
  *
  * After a failed commit. What SQLite wrote of it may be in the WAL's file, whole, and the medium
  * may or may not have it: a flush that failed may have left the pages in the cache marked clean.
@@ -101,6 +101,7 @@ static void roll_back(struct spb_audit *audit, const struct spb_audit_counts *be
 {
     struct spb_db *db = &audit->db;
 
+    spb_checkpoint_note_failure(audit);
     /* SQLite may have done so itself. */
     if (db->handle != NULL && sqlite3_get_autocommit(db->handle) == 0 &&
         sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL) != SQLITE_OK)

@@ -1,4 +1,4 @@
-/* Transactions of the audit's thread. */
+/* Transactions, by whoever has the turn. */
 #ifndef SPB_SERVER_AUDIT_TRANSACT_H
 #define SPB_SERVER_AUDIT_TRANSACT_H
 

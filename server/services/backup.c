@@ -27,6 +27,7 @@
 struct making {
     struct spb_copy copy;
     struct spb_backup *backup;
+    uint8_t id[SPB_BACKUP_ID_SIZE]; /* of one that is ready */
     uint32_t crc;
 };
 
@@ -55,6 +56,7 @@ static spb_status make_file(struct making *making, const char *path, struct spb_
     SPB_TRY(spb_temporary_take(making->copy.call->daemon, making->copy.size, err));
     backup->size = making->copy.size;
     SPB_TRY(spb_copy_to_file(&making->copy, path, NULL, WHAT, err));
+    spb_copy_let_go(&making->copy);
     SPB_TRY(open_copy(backup, path, err));
     struct spb_file_scan scan = {.fd = backup->fd,
                                  .size = backup->size,
@@ -88,6 +90,20 @@ static void set_backup_reply(struct spb_call *call, const struct making *making)
     spb_call_set_reply(call, &reply.base);
 }
 
+/* Nobody knows its id: over a bad link each attempt would leave one. */
+static void end_unknown(struct spb_call *call)
+{
+    const struct making *making = call->state;
+    struct spb_backup *backup =
+        spb_backup_find(call->daemon->backups, &call->principal, making->id, sizeof(making->id));
+
+    if (backup == NULL)
+        return;
+    if (!atomic_load(&call->daemon->ending)) /* else all end, and there may be no worker */
+        spb_backup_end(backup);
+    spb_backup_unref(backup);
+}
+
 static void run_backup(struct spb_copy *copy)
 {
     struct making *making = SPB_CONTAINER(copy, struct making, copy);
@@ -97,6 +113,8 @@ static void run_backup(struct spb_copy *copy)
     if (spb_call_is_late(call, spb_now_ns())) {
         spb_backup_end(making->backup);
     } else if (spb_is_ok(make_backup(making, &err))) {
+        memcpy(making->id, making->backup->id, sizeof(making->id));
+        call->lost = end_unknown;
         spb_backup_set_ready(making->backup);
         set_backup_reply(call, making);
     } else {

@@ -254,7 +254,8 @@ static spb_status begin_rename(struct renaming *renaming, struct spb_error *err)
 {
     struct spb_image *from = renaming->from;
     struct spb_image_look look = {from->superblock, from->sector_size};
-    struct spb_act_detail detail = {.kind = SPB_ACT_IMAGE_RENAME, .tenant = from->tenant};
+    struct spb_act_detail detail = {
+        .kind = SPB_ACT_IMAGE_RENAME, .tenant = from->tenant, .sector_size = from->sector_size};
     char object[TEXT_SIZE];
 
     SPB_TRY(spb_image_name_is_free(from->daemon, from->tenant, renaming->name, err));
@@ -270,7 +271,7 @@ static spb_status begin_rename(struct renaming *renaming, struct spb_error *err)
     return spb_act_begin(renaming->call, &detail, &texts, err);
 }
 
-/* The new name's image takes the old one's place, with its row. */
+/* The new name's image takes the old one's place, with its row; the old name stays taken. */
 static spb_status switch_images(struct renaming *renaming, struct spb_error *err)
 {
     struct spb_image *from = renaming->from, *to = renaming->to;
@@ -278,10 +279,9 @@ static spb_status switch_images(struct renaming *renaming, struct spb_error *err
 
     to->row = from->row;
     memcpy(to->row.name, renaming->name, sizeof(to->row.name));
-    spb_status kept = spb_rows_put_image(from->daemon->audit, &to->row, err);
+    spb_status kept = spb_image_put_row(to, &to->row, err);
     spb_image_note_deletion(from);
     spb_registry_unclaim(registry, from);
-    spb_registry_remove(registry, from);
     spb_image_open(to);
     SPB_TRY(spb_registry_add(registry, to, err));
     return kept;
@@ -321,6 +321,9 @@ static spb_status carry_out_rename(struct renaming *renaming, struct spb_error *
     }
     spb_image_reclaim_done(from);
     spb_act_end(call, spb_is_ok(status) && set_rename_reply(renaming), named);
+    /* Whoever takes the old name records that after the outcome. */
+    if (named)
+        spb_registry_remove(from->daemon->registry, from);
     return status;
 }
 

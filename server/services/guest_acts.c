@@ -101,21 +101,28 @@ static spb_status begin_act(struct spb_call *call, enum spb_act_kind kind, const
 struct starting {
     struct spb_call *call;
     bool begun;
+    struct spb_refusal_to_start why;
 };
 
 static void start_here(void *user)
 {
     struct starting *starting = user;
 
-    starting->begun = spb_drive_start(starting->call->guest, starting->call);
+    starting->begun = spb_drive_start(starting->call->guest, starting->call, &starting->why);
 }
 
-/* Recorded already. False: it was not begun, the error is set. */
-static bool start(struct spb_call *call)
+/* Recorded already. False: it was not begun. */
+static bool start(struct spb_call *call, struct spb_refusal_to_start *why)
 {
-    struct starting starting = {.call = call};
+    struct starting starting = {.call = call,
+                                .why = {PB_REASON(DRAINING), "the server is shutting down"}};
 
-    return ask_supervisor(call, start_here, &starting) && starting.begun;
+    /* Where it was begun the call is no longer ours. */
+    if (spb_supervisor_do(call->daemon->guests->supervisor, start_here, &starting) &&
+        starting.begun)
+        return true;
+    *why = starting.why;
+    return false;
 }
 
 /*
@@ -159,6 +166,7 @@ static void run_start(struct spb_task *task)
     struct spb_call *call = spb_call_of_task(task);
     struct spb_guest_view view = spb_guest_look(call->guest);
     bool runs = view.life.state == SPB_LIFE_RUNNING || view.life.state == SPB_LIFE_PAUSED;
+    struct spb_refusal_to_start why;
     struct spb_error err;
 
     if (spb_call_is_late(call, spb_now_ns()) || !set_shown(call) || runs) {
@@ -166,12 +174,14 @@ static void run_start(struct spb_task *task)
         return;
     }
     spb_status status = begin_act(call, SPB_ACT_GUEST_START, "running", &err);
-    if (spb_is_ok(status) && start(call))
+    if (spb_is_ok(status) && start(call, &why))
         return;
-    if (spb_is_ok(status))
+    if (spb_is_ok(status)) {
+        spb_call_set_fault(call, why.reason, "%s", why.text);
         spb_act_end(call, false, false);
-    else
+    } else {
         spb_act_set_error(call, &err);
+    }
     spb_call_send(call);
 }
 
@@ -303,6 +313,7 @@ static void run_create(struct spb_task *task)
     struct spb_call *call = spb_call_of_task(task);
     const PB_CreateGuestRequest *request = (const void *)call->request;
     bool starts = request->start;
+    struct spb_refusal_to_start why;
     struct spb_error err;
 
     if (spb_call_is_late(call, spb_now_ns()) ||
@@ -315,12 +326,11 @@ static void run_create(struct spb_task *task)
         spb_call_send(call);
         return;
     }
-    bool lives = ask_supervisor(call, let_live, call->guest);
-    if (starts && lives && start(call))
+    (void)spb_supervisor_do(call->daemon->guests->supervisor, let_live, call->guest);
+    if (starts && start(call, &why))
         return;
     if (starts)
-        end_created(call, "it was not started: see its tenant's limits, or the server is ending",
-                    PB_REASON(LIMIT_EXCEEDED));
+        end_created(call, why.text, why.reason);
     else
         spb_act_end(call, set_shown(call), true);
     spb_call_send(call);

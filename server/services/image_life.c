@@ -332,7 +332,8 @@ static spb_status begin_delete(struct spb_call *call, struct spb_error *err)
     return spb_intent_begin(call, &act, err);
 }
 
-/* What the daemon knows of it goes too; what is left in the database, the next start finds. */
+/* What the daemon knows of it goes too; what is left in the database, the next start finds. Name
+ * and uuid stay taken. */
 static void forget(struct spb_call *call)
 {
     struct spb_image *image = call->image;
@@ -341,7 +342,6 @@ static void forget(struct spb_call *call)
 
     spb_image_note_deletion(image);
     spb_image_close(image);
-    spb_registry_unclaim(daemon->registry, image);
     spb_status status = spb_settle_lost(daemon, image->row.id, &err);
     if (spb_is_ok(status) && image->row.id != 0)
         status = spb_rows_remove_image(daemon->audit, image->row.id, &err);
@@ -349,7 +349,18 @@ static void forget(struct spb_call *call)
         spb_log(&daemon->log, SPB_LOG_WARN, "image-not-forgotten",
                 SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
                 SPB_TEXT("reason", err.text));
-    spb_registry_remove(daemon->registry, image);
+}
+
+/*
+ * With the intent's outcome on its way: whoever takes the name, or the uuid, records that after it.
+ * Else a crash could leave the deletion open beside an image that looks like the deleted one.
+ */
+static void give_up_name(struct spb_image *image)
+{
+    struct spb_registry *registry = image->daemon->registry;
+
+    spb_registry_unclaim(registry, image);
+    spb_registry_remove(registry, image);
 }
 
 /* With the intent recorded. */
@@ -370,12 +381,13 @@ static void carry_out_delete(struct spb_call *call)
             SPB_TEXT("name", image->name), SPB_TEXT("by", call->principal.name));
     if (spb_is_ok(status)) {
         spb_intent_end(call, SPB_OUTCOME_DONE);
-        return;
+    } else {
+        spb_call_set_fault(call, PB_REASON(IO_ERROR),
+                           "%s: image %s is gone, but after a power loss it may be there again",
+                           err.text, call->image_text);
+        spb_intent_abandon(call);
     }
-    spb_call_set_fault(call, PB_REASON(IO_ERROR),
-                       "%s: image %s is gone, but after a power loss it may be there again",
-                       err.text, call->image_text);
-    spb_intent_abandon(call);
+    give_up_name(image);
 }
 
 static bool delete_alone(struct spb_call *call)

@@ -95,9 +95,11 @@ static void reply_list(struct spb_call *call, struct spb_image **found, size_t c
     reply.images = spb_call_alloc(call, page * sizeof(PB_Image *));
     if (reply.images == NULL)
         return;
-    for (; reply.n_images < count && reply.n_images < page; reply.n_images++) {
-        reply.images[reply.n_images] = spb_image_show(found[reply.n_images], call);
-        if (reply.images[reply.n_images] == NULL)
+    for (size_t i = 0; i < count && i < page; i++) {
+        if (spb_image_state(found[i]) == SPB_IMAGE_DELETED)
+            continue; /* its name is not free yet */
+        reply.images[reply.n_images] = spb_image_show(found[i], call);
+        if (reply.images[reply.n_images++] == NULL)
             return;
     }
     if (count > page) {
@@ -134,8 +136,9 @@ void spb_images_get(struct spb_call *call)
 {
     PB_GetImageResponse reply = SPACEBLOCK__V1__GET_IMAGE_RESPONSE__INIT;
 
-    reply.image = spb_image_show(call->image, call);
-    if (reply.image != NULL)
+    if (spb_image_state(call->image) == SPB_IMAGE_DELETED)
+        spb_dispatch_set_no_image(call);
+    else if ((reply.image = spb_image_show(call->image, call)) != NULL)
         spb_call_set_reply(call, &reply.base);
     spb_call_send(call);
 }

@@ -165,46 +165,74 @@ static void set_next_offset(struct spb_call *call, uint64_t next)
     spb_call_set_reply(call, &reply.base);
 }
 
-static spb_status take_chunk(struct spb_upload *upload, const PB_WriteUploadRequest *request,
-                             struct spb_error *err)
+/* The chunk was taken and its answer is set; what had come was to be made durable before it leaves.
+ */
+static void run_synced(struct spb_task *task)
 {
-    SPB_TRY(upload->ops->take(upload, request->data.data, request->data.len, err));
-    spb_upload_set_offset(upload, request->offset + request->data.len);
-    return spb_upload_wants_sync(upload) ? spb_upload_sync(upload, err) : spb_ok();
+    struct spb_call *call = spb_call_of_task(task);
+    struct spb_upload *upload = call->upload;
+    struct spb_error err;
+
+    if (!spb_upload_enter(upload)) {
+        set_unentered(call);
+    } else {
+        if (!spb_is_ok(spb_upload_synced(upload, &err)))
+            spb_uploads_give_up(call, &err);
+        spb_upload_leave(upload);
+    }
+    spb_call_send(call);
 }
 
-static void write_chunk(struct spb_call *call)
+/* *later: the call is answered when a sync has ended, and is not to be touched any more. */
+static spb_status take_chunk(struct spb_call *call, bool *later, struct spb_error *err)
+{
+    const PB_WriteUploadRequest *request = (const void *)call->request;
+    struct spb_upload *upload = call->upload;
+
+    SPB_TRY(upload->ops->take(upload, request->data.data, request->data.len, err));
+    spb_upload_set_offset(upload, request->offset + request->data.len);
+    set_next_offset(call, request->offset + request->data.len);
+    if (!spb_upload_wants_sync(upload))
+        return spb_ok();
+    call->task.run = run_synced;
+    return spb_upload_begin_sync(upload, &call->task, later, err);
+}
+
+/* False: it is answered later. */
+static bool write_chunk(struct spb_call *call)
 {
     const PB_WriteUploadRequest *request = (const void *)call->request;
     struct spb_upload_standing standing;
     struct spb_error err;
+    bool later = false;
 
     spb_upload_look(call->upload, spb_now_ns(), &standing);
     if (!chunk_is_good(call))
-        return;
-    if (request->offset + request->data.len <= standing.next_offset) {
+        return true;
+    if (request->offset + request->data.len <= standing.next_offset)
         set_next_offset(call, standing.next_offset); /* a repeat: it is there already */
-    } else if (request->offset != standing.next_offset) {
+    else if (request->offset != standing.next_offset)
         spb_call_set_fault(call, PB_REASON(WRONG_STATE),
                            "the chunk begins at %llu, expected %llu, which comes next",
                            (unsigned long long)request->offset,
                            (unsigned long long)standing.next_offset);
-    } else if (spb_is_ok(take_chunk(call->upload, request, &err))) {
-        set_next_offset(call, request->offset + request->data.len);
-    } else {
+    else if (!spb_is_ok(take_chunk(call, &later, &err)))
         spb_uploads_give_up(call, &err);
-    }
+    return !later;
 }
 
 static void run_write(struct spb_task *task)
 {
     struct spb_call *call = spb_call_of_task(task);
+    struct spb_upload *upload = call->upload; /* the strand keeps it */
+    bool answered = true;
 
     if (spb_uploads_begin_work(call)) {
-        write_chunk(call);
-        spb_upload_leave(call->upload);
+        answered = write_chunk(call);
+        spb_upload_leave(upload);
     }
-    spb_call_send(call);
+    if (answered)
+        spb_call_send(call);
 }
 
 void spb_uploads_write(struct spb_call *call)

@@ -213,9 +213,10 @@ static bool hold_image(struct spb_call *call, const PB_ProductTarget *target)
         spb_call_send(call);
         return false;
     }
-    call->state = spb_image_hold_for(call);
-    if (call->state == NULL)
-        return false;
+    struct spb_volume *volume = spb_image_hold_for(call);
+    if (volume == NULL)
+        return false; /* the call is another's by now */
+    call->state = volume;
     /* No guest gets it while it is held. */
     if (!spb_image_refuse_guests(call))
         return true;

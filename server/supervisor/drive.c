@@ -1,6 +1,8 @@
 /* A guest's life carried out; see drive.h. */
 #include "supervisor/drive.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -43,8 +45,7 @@ static void recorded(struct spb_post *post)
     free(recording);
     if (guest->is_dirty)
         record(guest);
-    else
-        answer_started(guest);
+    answer_started(guest);
     spb_guest_unref(guest);
 }
 
@@ -94,15 +95,27 @@ static struct spb_call *take_all(struct spb_call **list)
     return first;
 }
 
-/* Only once it is durable that it runs: a crash must not make the answer untrue. */
+/* It runs: its calls are answered once that is durable, for a crash must not make it untrue. By
+ * then it may have ended. */
 static void answer_started(struct spb_guest *guest)
 {
-    if (guest->life.phase != SPB_PHASE_RUNNING || guest->is_recording)
+    if (guest->recorded_version < guest->started_version)
         return;
-    for (struct spb_call *call = take_all(&guest->starters), *next; call != NULL; call = next) {
+    for (struct spb_call *call = take_all(&guest->started), *next; call != NULL; call = next) {
         next = call->next;
         spb_guest_start_ended(call, guest, NULL, PB_REASON(UNSPECIFIED));
     }
+}
+
+static void note_started(struct spb_guest *guest)
+{
+    struct spb_call **end = &guest->started;
+
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = take_all(&guest->starters);
+    guest->started_version = guest->is_recording ? guest->version : guest->recorded_version;
+    answer_started(guest);
 }
 
 static void answer_not_started(struct spb_guest *guest, const char *text, PB_ErrorReason reason)
@@ -198,7 +211,7 @@ static void act_on_run(struct spb_guest *guest, unsigned actions)
 static void act_on_calls(struct spb_guest *guest, unsigned actions)
 {
     if ((actions & SPB_DO_STARTED) != 0)
-        answer_started(guest);
+        note_started(guest);
     if ((actions & SPB_DO_NOT_STARTED) != 0)
         answer_not_started(guest, guest->life.reason,
                            guest->life.state == SPB_LIFE_STOPPED ? PB_REASON(WRONG_STATE)
@@ -266,7 +279,19 @@ void spb_drive_time(struct spb_guest *guest, int64_t now_ns)
 
 /* ---- Starts and the daemon's end ---------------------------------------------------------- */
 
-static bool has_bounds(struct spb_guest *guest, struct spb_call *call)
+static bool __attribute__((format(printf, 3, 4)))
+refuse(struct spb_refusal_to_start *why, PB_ErrorReason reason, const char *format, ...)
+{
+    va_list args;
+
+    why->reason = reason;
+    va_start(args, format);
+    (void)vsnprintf(why->text, sizeof(why->text), format, args);
+    va_end(args);
+    return false;
+}
+
+static bool has_bounds(const struct spb_guest *guest, struct spb_refusal_to_start *why)
 {
     const struct spb_daemon *daemon = guest->daemon;
     struct spb_guests_use use = spb_guests_use_of(daemon->guests, guest->tenant, guest);
@@ -275,36 +300,31 @@ static bool has_bounds(struct spb_guest *guest, struct spb_call *call)
     uint64_t cpus_max = SPB_LIMIT(daemon, guests_tenant_cpus_max);
 
     if (use.memory_bytes + memory > memory_max)
-        spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
-                           "guest %s wants %llu MiB of memory, its tenant's guests that run have "
-                           "%llu of %llu (guests_tenant_memory_max_bytes)",
-                           guest->text, (unsigned long long)(memory / MIB),
-                           (unsigned long long)(use.memory_bytes / MIB),
-                           (unsigned long long)(memory_max / MIB));
-    else if (use.cpus + cpus > cpus_max)
-        spb_call_set_fault(call, PB_REASON(LIMIT_EXCEEDED),
-                           "guest %s wants %llu CPUs, its tenant's guests that run have %llu of "
-                           "%llu (guests_tenant_cpus_max)",
-                           guest->text, (unsigned long long)cpus, (unsigned long long)use.cpus,
-                           (unsigned long long)cpus_max);
-    else
-        return true;
-    return false;
+        return refuse(why, PB_REASON(LIMIT_EXCEEDED),
+                      "guest %s wants %llu MiB of memory, its tenant's guests that run have %llu "
+                      "of %llu (guests_tenant_memory_max_bytes)",
+                      guest->text, (unsigned long long)(memory / MIB),
+                      (unsigned long long)(use.memory_bytes / MIB),
+                      (unsigned long long)(memory_max / MIB));
+    if (use.cpus + cpus > cpus_max)
+        return refuse(why, PB_REASON(LIMIT_EXCEEDED),
+                      "guest %s wants %llu CPUs, its tenant's guests that run have %llu of %llu "
+                      "(guests_tenant_cpus_max)",
+                      guest->text, (unsigned long long)cpus, (unsigned long long)use.cpus,
+                      (unsigned long long)cpus_max);
+    return true;
 }
 
-bool spb_drive_start(struct spb_guest *guest, struct spb_call *call)
+bool spb_drive_start(struct spb_guest *guest, struct spb_call *call,
+                     struct spb_refusal_to_start *why)
 {
     struct spb_life_input start = {.what = SPB_LIFE_START};
 
-    if (guest->is_deleted) {
-        spb_call_set_fault(call, PB_REASON(NOT_FOUND), "no guest %s", guest->text);
-        return false;
-    }
-    if (spb_supervisor_is_ending(supervisor_of(guest))) {
-        spb_call_set_fault(call, PB_REASON(DRAINING), "the server is shutting down");
-        return false;
-    }
-    if (!spb_life_is_busy(&guest->life) && !has_bounds(guest, call))
+    if (guest->is_deleted)
+        return refuse(why, PB_REASON(NOT_FOUND), "no guest %s", guest->text);
+    if (spb_supervisor_is_ending(supervisor_of(guest)))
+        return refuse(why, PB_REASON(DRAINING), "the server is shutting down");
+    if (!spb_life_counts(&guest->life) && !has_bounds(guest, why))
         return false;
     call->next = guest->starters;
     guest->starters = call;
@@ -316,6 +336,8 @@ void spb_drive_let_go(struct spb_guest *guest)
 {
     if (guest->life.adopted && guest->life.phase == SPB_PHASE_CONNECTING)
         atomic_fetch_sub(&guest->daemon->guests->adopting, 1);
+    guest->started_version = 0; /* what could be recorded is */
+    answer_started(guest);
     answer_not_started(guest, "the server is shutting down", PB_REASON(DRAINING));
     answer_ended(guest, true);
     spb_session_let_go(guest);

@@ -20,12 +20,18 @@ void spb_drive_time(struct spb_guest *guest, int64_t now_ns);
 /* The daemon ends: lets go of QEMU, which goes on. Calls that wait are answered so. */
 void spb_drive_let_go(struct spb_guest *guest);
 
+/* Why a guest cannot be started. */
+struct spb_refusal_to_start {
+    PB_ErrorReason reason;
+    char text[SPB_ERROR_TEXT_SIZE];
+};
+
 /*
  * A call that wants the guest to run: it is the supervisor's until it is answered, with its intent
- * ended. False, with the error set: it cannot be started, nothing was begun and the call stays the
- * caller's.
+ * ended. False: it cannot be started, nothing was begun and the call stays the caller's.
  */
-bool spb_drive_start(struct spb_guest *guest, struct spb_call *call);
+bool spb_drive_start(struct spb_guest *guest, struct spb_call *call,
+                     struct spb_refusal_to_start *why);
 
 /* How a call that was waiting goes on; in services/guest_acts.c. failed: why it does not run; NULL:
  * it does. */

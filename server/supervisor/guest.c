@@ -62,8 +62,7 @@ struct spb_life_rules spb_guest_rules(const struct spb_guest *guest)
 
 static void arrived(void *user, uint64_t end)
 {
-    (void)end;
-    spb_guests_console_arrived(user);
+    spb_guests_console_arrived(user, end);
 }
 
 static void log_changed(void *user, const struct spb_error *why)
@@ -117,6 +116,7 @@ spb_status spb_guest_new(struct spb_daemon *daemon, const struct spb_guest_seed 
                          PB_GuestConfig *config, struct spb_guest **out, struct spb_error *err)
 {
     struct spb_guest *guest = calloc(1, sizeof(*guest));
+    uint64_t from = 0;
 
     if (guest == NULL) {
         spb_guest_config_free(config);
@@ -135,10 +135,12 @@ spb_status spb_guest_new(struct spb_daemon *daemon, const struct spb_guest_seed 
     struct spb_life_rules rules = spb_guest_rules(guest);
     spb_life_init(&guest->life, &rules);
     spb_status status = open_console(guest, seed->console_bytes, err);
-    if (spb_is_ok(status))
-        *out = guest;
-    else
+    if (!spb_is_ok(status)) {
         spb_guest_unref(guest);
+        return status;
+    }
+    spb_console_extent(guest->console, &from, &guest->console_counted);
+    *out = guest;
     return status;
 }
 

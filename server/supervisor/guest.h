@@ -49,7 +49,8 @@ struct spb_guest {
     /* The supervisor's thread. */
     struct spb_life life;
     struct spb_guest_run *run; /* NULL: no QEMU, and none in the making */
-    uint64_t version, recorded_version;
+    uint64_t version;
+    uint64_t console_counted; /* bytes of its console that are in the metrics */
     uint32_t accel;
     char run_base[SPB_ROW_FOLDER_SIZE];
     bool is_active; /* in the list of those that have QEMUs or times to come */
@@ -58,8 +59,10 @@ struct spb_guest {
     bool is_recording, is_dirty; /* a row is being written; and is old already */
     PB_ErrorReason failure;      /* of the last start; the text is the life's */
     struct spb_call *starters;   /* calls that wait until it runs, or does not; by next */
-    struct spb_call *enders;     /* until it has ended */
-    struct spb_task work;        /* preparing or releasing */
+    struct spb_call *started;    /* those that it ran for: until that is recorded */
+    uint64_t started_version, recorded_version;
+    struct spb_call *enders; /* until it has ended */
+    struct spb_task work;    /* preparing or releasing */
 
     pthread_mutex_t lock; /* over all below */
     struct spb_guest_view view;

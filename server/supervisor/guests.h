@@ -22,7 +22,7 @@ struct spb_guests {
     struct spb_supervisor *supervisor;
     pthread_mutex_t kvm_lock; /* over the next two; one asks at a time */
     bool kvm_is_known, kvm_works;
-    _Atomic(uint64_t) restarts, console_bytes; /* ever; for the metrics */
+    _Atomic(uint64_t) restarts, console_bytes; /* since the start; for the metrics */
 
     atomic_uint adopting; /* whose QEMUs have not answered yet, since the start */
 
@@ -69,7 +69,7 @@ struct spb_guests_use spb_guests_use_of(struct spb_guests *guests, uint16_t tena
 /* ---- Of the supervisor, for guest.c ------------------------------------------------------- */
 
 /* The console has taken bytes. The supervisor's thread. */
-void spb_guests_console_arrived(struct spb_guest *guest);
+void spb_guests_console_arrived(struct spb_guest *guest, uint64_t end);
 /* Of QEMU; 0: none. The supervisor's thread. */
 uint32_t spb_guests_pid(const struct spb_guest *guest);
 /* Looks at the calls that wait. The loop's thread; in services/guest_waits.c. */

@@ -263,8 +263,11 @@ void spb_session_typed(struct spb_guest *guest)
     watch_console(guest->run);
 }
 
-void spb_guests_console_arrived(struct spb_guest *guest)
+void spb_guests_console_arrived(struct spb_guest *guest, uint64_t end)
 {
+    atomic_fetch_add_explicit(&guest->daemon->guests->console_bytes, end - guest->console_counted,
+                              memory_order_relaxed);
+    guest->console_counted = end;
     if (!guest->life.alive)
         spb_drive_tell(guest, SPB_LIFE_SIGN, NULL);
     spb_guest_tell(guest);

@@ -1,9 +1,11 @@
 /*
  * What the machine can do with a lot of bytes, in pieces of 1 MiB: write them to a file and sync it
- * once (write), read a file past the page cache (read), or send them from one thread to another
- * over loopback (unix, tcp). Prints seconds and MiB a second as a line of JSON; files are removed.
+ * once (write), read a file past the page cache (read), send them from one thread to another over
+ * loopback (unix, tcp), or all at once: one thread reads and sends, the other writes what it
+ * receives to a new file and syncs it in the end (pass-unix, pass-tcp). Prints seconds and MiB a
+ * second as a line of JSON; files are removed.
  *
- *   bench_bulk --op write|read|unix|tcp [--dir D] [--mib N]
+ *   bench_bulk --op write|read|unix|tcp|pass-unix|pass-tcp [--dir D] [--mib N]
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -74,14 +76,25 @@ static bool measure_write(struct bulk *bulk)
     return good;
 }
 
-static bool measure_read(struct bulk *bulk)
+/* A file that has the bytes on the disk, and nothing of them in the page cache; -1: failed. */
+static int cold_file(struct bulk *bulk)
 {
     int fd = scratch_file(bulk);
 
-    if (fd < 0 || !write_all(bulk, fd))
-        return fail("preparing a file");
-    if (posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0)
-        return fail("dropping the page cache");
+    if (fd >= 0 && write_all(bulk, fd) && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0)
+        return fd;
+    (void)fail("preparing a file");
+    if (fd >= 0)
+        (void)close(fd);
+    return -1;
+}
+
+static bool measure_read(struct bulk *bulk)
+{
+    int fd = cold_file(bulk);
+
+    if (fd < 0)
+        return false;
     uint64_t begin_ns = bench_now_ns();
     for (uint64_t at = 0; at < bulk->bytes; at += PIECE) {
         if (pread(fd, bulk->piece, PIECE, (off_t)at) != (ssize_t)PIECE)
@@ -97,6 +110,7 @@ static bool measure_read(struct bulk *bulk)
 struct sender {
     struct bulk *bulk;
     int fd;
+    int source; /* -1: the same bytes again and again */
 };
 
 static void *send_all(void *user)
@@ -106,10 +120,10 @@ static void *send_all(void *user)
     static uint8_t piece[PIECE];
 
     while (left > 0) {
-        ssize_t n = send(sender->fd, piece, left < PIECE ? (size_t)left : PIECE, MSG_NOSIGNAL);
-        if (n < 0)
+        ssize_t got = sender->source < 0 ? (ssize_t)PIECE : read(sender->source, piece, PIECE);
+        if (got <= 0 || send(sender->fd, piece, (size_t)got, MSG_NOSIGNAL) != got)
             break; /* the receiver notices */
-        left -= (uint64_t)n;
+        left -= (uint64_t)got;
     }
     (void)close(sender->fd);
     return NULL;
@@ -133,13 +147,25 @@ static bool tcp_pair(int ends[2])
     return ends[1] >= 0 || fail("accepting");
 }
 
-static bool measure_loopback(struct bulk *bulk, bool tcp)
+/* Receives all, and writes it to `out` where that is not -1. */
+static bool receive_all(struct bulk *bulk, int fd, int out)
 {
-    struct sender sender = {.bulk = bulk};
-    pthread_t thread;
     uint64_t got = 0;
-    int ends[2];
     ssize_t n;
+
+    while ((n = recv(fd, bulk->piece, PIECE, 0)) > 0) {
+        if (out >= 0 && write(out, bulk->piece, (size_t)n) != n)
+            return fail("writing");
+        got += (uint64_t)n;
+    }
+    return got == bulk->bytes || fail("receiving");
+}
+
+static bool measure_sending(struct bulk *bulk, bool tcp, int source, int out)
+{
+    struct sender sender = {.bulk = bulk, .source = source};
+    pthread_t thread;
+    int ends[2];
 
     if (tcp ? !tcp_pair(ends) : socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return fail("connecting");
@@ -147,12 +173,25 @@ static bool measure_loopback(struct bulk *bulk, bool tcp)
     uint64_t begin_ns = bench_now_ns();
     if (pthread_create(&thread, NULL, send_all, &sender) != 0)
         return fail("starting a thread");
-    while ((n = recv(ends[1], bulk->piece, PIECE, 0)) > 0)
-        got += (uint64_t)n;
+    bool good = receive_all(bulk, ends[1], out);
+    good = good && (out < 0 || fsync(out) == 0 || fail("syncing"));
     bulk->seconds = seconds_since(begin_ns);
-    (void)pthread_join(thread, NULL);
     (void)close(ends[1]);
-    return got == bulk->bytes || fail("receiving");
+    (void)pthread_join(thread, NULL);
+    return good;
+}
+
+static bool measure_passing(struct bulk *bulk, bool tcp)
+{
+    int source = cold_file(bulk), out = source < 0 ? -1 : scratch_file(bulk);
+    bool good = source >= 0 && (out >= 0 || fail("preparing a file")) &&
+                lseek(source, 0, SEEK_SET) == 0 && measure_sending(bulk, tcp, source, out);
+
+    if (source >= 0)
+        (void)close(source);
+    if (out >= 0)
+        (void)close(out);
+    return good;
 }
 
 static bool measure(struct bulk *bulk, const char *op)
@@ -162,8 +201,12 @@ static bool measure(struct bulk *bulk, const char *op)
     if (strcmp(op, "read") == 0)
         return measure_read(bulk);
     if (strcmp(op, "unix") == 0 || strcmp(op, "tcp") == 0)
-        return measure_loopback(bulk, *op == 't');
-    (void)fprintf(stderr, "bench_bulk: --op: found \"%s\", expected write, read, unix or tcp\n",
+        return measure_sending(bulk, *op == 't', -1, -1);
+    if (strcmp(op, "pass-unix") == 0 || strcmp(op, "pass-tcp") == 0)
+        return measure_passing(bulk, op[5] == 't');
+    (void)fprintf(stderr,
+                  "bench_bulk: --op: found \"%s\", expected write, read, unix, tcp, pass-unix or "
+                  "pass-tcp\n",
                   op);
     return false;
 }

@@ -73,6 +73,8 @@ static void run(struct session *session, const uint8_t *data, size_t size, size_
     SPB_ASSERT(session->ready <= 1 && session->broken <= 1);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct session whole, cut;

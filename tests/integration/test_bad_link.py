@@ -171,8 +171,10 @@ class BadLink(harness.Case):
         """The first connection fails at that byte, later ones are good: the call succeeds."""
         for direction, size in zip((UP, DOWN), self.measure(name)):
             self.assertGreater(size, 10)
-            for kind in KINDS:
-                for offset in range(0, size, self.steps.get(kind, 1)):
+            for n, kind in enumerate(KINDS):
+                # With sanitizers, which know nothing of offsets, fewer of them.
+                step = self.steps.get(kind, 1) * (5 if harness.Daemon.is_sanitized() else 1)
+                for offset in range(n % step, size, step):
                     fault = Fault(kind, direction, offset)
                     with self.subTest(fault=fault):
                         self.proxy.plan(fault)

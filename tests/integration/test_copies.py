@@ -736,5 +736,48 @@ class Continued(Images):
             self.assertEqual(self.started(), n + 1, "it was begun anew")
 
 
+class Waiting(Images):
+    """One copy at once: others wait for it."""
+
+    def setUp(self):
+        super().setUp()
+        self.faults = Faults(self.dir)
+        self.addCleanup(self.faults.release_all)
+        self.serve("copies_running_max=1", env=self.faults.environment())
+        self.c.create("b")
+        self.hold = self.faults.hold("write", "images/1/.c")
+        self.clone = self.c.start("Images", "Clone", {"image": "a", "to": {"name": b"c"}})
+        self.hold.wait()
+        self.other = self.connect(self.d)
+
+    def test_nobody_who_closes_an_image_waits_for_another_ones_copy(self):
+        for method, fields in (("Rename", {"image": "b", "name": b"d"}),
+                               ("Delete", {"image": "d"})):
+            with self.subTest(method=method):
+                waiting = [self.other.start("Images", "Backup", {"image": fields["image"]})
+                           for _ in range(3)]
+                self.other.call("Images", "Get", image=fields["image"])
+                self.other.call("Params", "List", image=fields["image"])
+                self.c.call("Images", method, **fields)
+                for stream in waiting:
+                    reply = self.other.wait(stream)
+                    self.assertIn(reply.reason, ("WRONG_STATE", "NOT_FOUND"), reply)
+        self.hold.release()
+        self.assertEqual(self.c.wait(self.clone).code, rpc.OK)
+        self.cli("image", "export", "c", self.dir / "c.img")
+
+    def test_backups_that_nobody_hears_of_go(self):
+        for _ in range(6):  # more than one may have
+            with self.d.connect() as lost:
+                lost.start("Images", "Backup", {"image": "b"})
+                lost.call("Server", "Ping", payload=b"it was taken")
+        self.hold.release()
+        self.assertEqual(self.c.wait(self.clone).code, rpc.OK)
+        for _ in range(4):  # as many as one may have: all of them
+            self.eventually(
+                lambda: self.c.ask("Images", "Backup", {"image": "b"}).code == rpc.OK,
+                "there are others still")
+
+
 if __name__ == "__main__":
     harness.main()

@@ -339,9 +339,32 @@ class Cancel(OnFaultyDisk):
     def test_one_that_is_decided_goes_on(self):
         fields = self.fields()
         hold, stream = self.put_held(fields)
+        other = self.connect(self.d)
+        waiting = other.start("Params", "Put", fields)
+        other.call("Server", "Ping", payload=b"it was taken")
         self.assertTrue(self.cancel(fields["request_id"]))
+        reply = other.wait(waiting)
+        self.assertEqual(reply.reason, "CANCELLED")
+        self.assertNotIn("nothing was done", reply.message)
         hold.release()
         self.assertEqual(self.c.wait(stream).body["generation"], 1)
+
+    def test_one_that_takes_the_place_of_another_ends(self):
+        """The first is refused on a worker, and the second, which waited for it, is to run: the
+        loop hears of the cancellation before it gets there."""
+        fields = dict(self.fields(), expected_generation=7777)
+        for pings in [n % 40 for n in range(600)]:
+            fields["request_id"] = fresh()
+            frames, send = [], self.c.send_bytes
+            self.c.send_bytes = frames.append
+            streams = [self.c.start("Params", "Put", fields) for _ in range(2)]
+            others = [self.c.start("Server", "Ping") for _ in range(pings)]
+            others.append(self.c.start("Server", "Cancel", {"request_id": fields["request_id"]}))
+            self.c.send_bytes = send
+            self.c.send_bytes(b"".join(frames))
+            self.assertEqual({self.c.wait(s).code for s in others}, {rpc.OK})
+            for stream in streams:
+                self.assertIn(self.c.wait(stream).reason, ("CANCELLED", "GENERATION_MISMATCH"))
 
     def test_anothers_call_is_not_found(self):
         hold, stream = self.put_held(self.fields(3))

@@ -1,8 +1,8 @@
 """Builds the Go packages beside this file: offline, and from Debian's packages alone.
 
 Go runs in its old GOPATH mode, where every import comes from /usr/share/gocode or from the messages
-that protoc-gen-go makes of proto/. All that is built lies in the build folder, Go's cache too (or in
-SPB_GO_CACHE, which several build folders may share), so that a second build takes no time.
+that protoc-gen-go makes of proto/. All that is built lies in the build folder, Go's cache too (or
+in SPB_GO_CACHE, which several build folders may share), so that a second build takes no time.
 """
 import fcntl
 import os

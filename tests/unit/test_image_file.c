@@ -2,8 +2,10 @@
 #include "volume_kit.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char directory[64], path[128];
@@ -82,6 +84,27 @@ static int qemu_like(off_t byte)
 
     cr_assert_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
     return fd;
+}
+
+/* A child between fork and execution has all descriptors. */
+Test(image_file, is_given_up_though_a_child_has_the_descriptor)
+{
+    struct spb_device *device;
+
+    OK(spb_image_create(path, &options, false, &kit_err));
+    OK(spb_device_file_open(path, SPB_FILE_WRITE, &device, &kit_err));
+    pid_t child = fork();
+    if (child == 0) {
+        for (;;)
+            (void)pause();
+    }
+    cr_assert_gt(child, 0);
+    spb_device_close(device);
+    spb_status status = spb_device_file_open(path, SPB_FILE_WRITE, &device, &kit_err);
+    (void)kill(child, SIGKILL);
+    (void)waitpid(child, NULL, 0);
+    OK(status);
+    spb_device_close(device);
 }
 
 Test(image_file, respects_qemu_and_is_lent_to_it)

@@ -65,7 +65,7 @@ static void need_qemu(void)
     char path[PATH_MAX];
 
     if (!spb_is_ok(spb_process_find_program(QEMU, path, NULL)))
-        cr_skip_test("no " QEMU);
+        folder_skip("no " QEMU);
 }
 
 Test(supervisor_kvm, its_firmware_boots_where_guests_do)
@@ -90,7 +90,7 @@ Test(supervisor_kvm, decides_about_this_host_within_its_limit)
 {
     need_qemu();
     if (access("/dev/kvm", R_OK | W_OK) != 0)
-        cr_skip_test("no /dev/kvm");
+        folder_skip("no /dev/kvm");
     struct spb_kvm_question question = {.program = QEMU, .device = "/dev/kvm", .limit_ms = 3000};
     int64_t begin_ms = now_ms();
     struct spb_kvm_answer answer = ask(question);

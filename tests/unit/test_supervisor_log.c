@@ -347,7 +347,7 @@ static void mount_small(void)
 {
     if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("spb", folder, "tmpfs", 0, "size=1m") < 0)
-        cr_skip_test("a file system cannot be mounted here");
+        folder_skip("a file system cannot be mounted here");
 }
 
 static void fill(const char *name, size_t leave)

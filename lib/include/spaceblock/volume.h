@@ -376,6 +376,16 @@ SPB_API SPB_MUST_USE spb_status spb_product_writer_sync(struct spb_product_write
                                                         uint64_t *offset, uint32_t *crc,
                                                         struct spb_error *err);
 /*
+ * The same in two steps. The first writes what is held, and tells what the second one makes
+ * durable; that may run beside writes of the same writer, on another thread, and fails as sync
+ * does.
+ */
+SPB_API SPB_MUST_USE spb_status spb_product_writer_begin_sync(struct spb_product_writer *writer,
+                                                              uint64_t *offset, uint32_t *crc,
+                                                              struct spb_error *err);
+SPB_API SPB_MUST_USE spb_status spb_product_writer_flush(const struct spb_product_writer *writer,
+                                                         struct spb_error *err);
+/*
  * A writer that goes on at an offset, in an extent that holds the bytes before it: those are read
  * again, past the page cache where that can be had, and compared with crc. SPB_CORRUPT where they
  * differ: the caller begins anew. SPB_INVALID for an offset beyond size_bytes. Does I/O only, and

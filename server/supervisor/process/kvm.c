@@ -84,21 +84,47 @@ static spb_status make_key(struct proof *proof, struct spb_error *err)
     return spb_ok();
 }
 
+/* Steps over word where text begins with it. */
+static bool skip(const char **text, const char *word)
+{
+    size_t n = strlen(word);
+
+    if (strncmp(*text, word, n) != 0)
+        return false;
+    *text += n;
+    return true;
+}
+
+/* What follows the key, as remember writes it. */
+static bool parse_answer(const char *text, struct spb_kvm_answer *answer)
+{
+    char *end;
+
+    answer->works = skip(&text, "works=yes\n");
+    if ((!answer->works && !skip(&text, "works=no\n")) || !skip(&text, "took_ms="))
+        return false;
+    unsigned long took_ms = strtoul(text, &end, 10);
+    if (end == text || took_ms > UINT32_MAX)
+        return false;
+    answer->took_ms = (uint32_t)took_ms;
+    text = end;
+    size_t size = skip(&text, "\nreason=") ? strcspn(text, "\n") : 0;
+    if (size == 0 || text[size] != '\n' || size >= sizeof(answer->reason))
+        return false;
+    memcpy(answer->reason, text, size);
+    answer->reason[size] = '\0';
+    return true;
+}
+
 /* An answer that holds for what is here now. */
 static bool recall(const struct proof *proof, struct spb_kvm_answer *answer)
 {
-    char text[FILE_SIZE], works[4];
-    size_t n = strlen(proof->key);
+    char buffer[FILE_SIZE];
+    const char *text = buffer;
     struct spb_kvm_answer found = {.was_remembered = true};
 
-    read_text(proof->question->memory, text, sizeof(text));
-    if (strncmp(text, proof->key, n) != 0)
-        return false;
-    if (sscanf(text + n, "works=%3[a-z]\ntook_ms=%u\nreason=%255[^\n]\n", works, &found.took_ms,
-               found.reason) != 3)
-        return false;
-    found.works = strcmp(works, "yes") == 0;
-    if (!found.works && strcmp(works, "no") != 0)
+    read_text(proof->question->memory, buffer, sizeof(buffer));
+    if (!skip(&text, proof->key) || !parse_answer(text, &found))
         return false;
     *answer = found;
     return true;

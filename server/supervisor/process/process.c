@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,9 +44,9 @@ static spb_status adopt(int fd, const char *pidfile, struct spb_process *process
                         struct spb_error *err)
 {
     for (int i = 0; i < ADOPT_TRIES; i++) {
-        bool is_held;
-        pid_t pid, again;
-        int pidfd;
+        bool is_held = false;
+        pid_t pid = 0, again = 0;
+        int pidfd = -1;
 
         SPB_TRY(find_holder(fd, pidfile, &is_held, &pid, err));
         if (!is_held)
@@ -167,15 +166,30 @@ static spb_status read_proc(pid_t pid, const char *file, char *text, size_t size
     return spb_ok();
 }
 
+/* The number that is the index-th word of text, from 0. */
+static bool find_number(const char *text, unsigned index, uint64_t *number)
+{
+    char *end;
+
+    for (; index > 0; index--) {
+        text += strspn(text, " ");
+        text += strcspn(text, " ");
+    }
+    errno = 0;
+    uint64_t found = strtoull(text, &end, 10);
+    if (end == text || errno != 0)
+        return false;
+    *number = found;
+    return true;
+}
+
 /* Fields 14 and 15 of proc(5)'s stat; the second, in parentheses, may hold anything. */
 static bool parse_ticks(const char *text, uint64_t *ticks)
 {
-    const char *at = strrchr(text, ')');
+    const char *after = strrchr(text, ')');
     uint64_t user, kernel;
 
-    if (at == NULL ||
-        sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64, &user,
-               &kernel) != 2)
+    if (after == NULL || !find_number(after + 1, 11, &user) || !find_number(after + 1, 12, &kernel))
         return false;
     *ticks = user + kernel;
     return true;
@@ -190,7 +204,7 @@ static spb_status measure(pid_t pid, struct spb_process_stats *stats, struct spb
     if (!parse_ticks(text, &ticks))
         return spb_fail(err, SPB_IO, "cannot read the times of process %d", pid);
     SPB_TRY(read_proc(pid, "statm", text, sizeof(text), err));
-    if (sscanf(text, "%*u %" SCNu64, &pages) != 1)
+    if (!find_number(text, 1, &pages))
         return spb_fail(err, SPB_IO, "cannot read the memory of process %d", pid);
     stats->cpu_ms = ticks * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
     stats->resident_bytes = pages * (uint64_t)sysconf(_SC_PAGESIZE);

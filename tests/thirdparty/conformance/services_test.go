@@ -26,6 +26,7 @@ var services = map[string]func(l *link){
 	"Audit":        callAudit,
 	"DataProducts": callDataProducts,
 	"Events":       callEvents,
+	"Guests":       callGuests,
 	"Health":       callHealth,
 	"Images":       callImages,
 	"Params":       callParams,

@@ -1,0 +1,174 @@
+"""Names that change hands: images deleted and renamed while others want what they had."""
+import errno
+import uuid
+
+import harness
+import rpc
+import test_copies
+from crc import crc32c
+from faults import Faults
+from uploading import Upload, image_file
+
+READY, READ_ONLY = 1, 2
+PENDING = 1
+
+
+class Names(test_copies.Images):
+    """Two images; the disk under the daemon can be held, and fails on demand."""
+
+    def setUp(self):
+        super().setUp()
+        self.faults = Faults(self.dir)
+        self.addCleanup(self.faults.release_all)
+        self.serve(env=self.faults.environment())
+        self.c.create("b")
+        for name in ("a", "b"):
+            self.c.put(name, 1, name.encode())
+        self.fresh()
+
+    def fresh(self):
+        """The daemon anew; no outcome waits to be written, and each commit is one flush."""
+        self.d.stop()
+        self.c = self.connect(self.d.restart())
+        self.c.put("b", 9, b"the WAL has begun")
+        self.eventually(lambda: not self.c.call("Audit", "List", outcome=PENDING)["records"],
+                        "an outcome is never written")
+
+    def rename(self, name, to, **more):
+        return self.c.ask("Images", "Rename", {"image": name, "name": to.encode(), **more})
+
+    def tied(self):
+        """Each image's file has its row; the daemon ends with this."""
+        there = {n.decode() for n in self.names()}
+        self.d.stop()
+        files = {p.stem for p in (self.d.data_dir / "images" / "1").glob("*.img")}
+        self.assertEqual((there, self.rows("image_rows")), (files, len(files)))
+
+
+class Deleted(Names):
+    def test_keeps_its_name_until_that_is_recorded(self):
+        hold = self.faults.hold("flush", "audit.db", skip=1)
+        other = self.connect(self.d)
+        deletion = other.start("Images", "Delete", {"image": "a"})
+        hold.wait()
+        self.assertEqual(self.c.ask("Images", "Get", {"image": "a"}).code, rpc.NOT_FOUND)
+        self.assertEqual(self.names(), [b"b"])
+        for reply in (self.rename("b", "a"),
+                      self.c.ask("Images", "Clone", {"image": "b", "to": {"name": b"a"}}),
+                      self.c.ask("Images", "Create", {"image": "a", "total_blocks": 64})):
+            self.assertEqual(reply.code, rpc.EXISTS, reply)
+        hold.release()
+        self.assertEqual(other.wait(deletion).code, rpc.OK)
+        self.assertEqual(self.rename("b", "a").code, rpc.OK)
+        self.assertEqual(self.c.get("a", 1), b"b")
+        self.tied()
+
+    def test_row_that_stayed_gives_way(self):
+        self.faults.strike("flush", "audit.db", errno.EIO, 1)
+        self.c.call("Images", "Delete", image="a")
+        self.assertIn("image-not-forgotten", self.d.log())
+        self.faults.clear()
+        self.assertEqual(self.rename("b", "a").code, rpc.OK)
+        self.c.put("a", 2, b"goes on")
+        self.d.kill9()
+        self.c = self.connect(self.d.restart())
+        self.assertEqual((self.c.get("a", 1), self.c.get("a", 2)), (b"b", b"goes on"))
+        self.tied()
+
+
+class Renamed(Names):
+    def test_old_name_is_taken_until_that_is_recorded(self):
+        hold = self.faults.hold("flush", "images/1/c.img")
+        other = self.connect(self.d)
+        renaming = other.start("Images", "Rename", {"image": "a", "name": b"c"})
+        hold.wait()
+        reply = self.c.ask("Images", "Clone", {"image": "b", "to": {"name": b"a"}})
+        self.assertEqual(reply.code, rpc.EXISTS, reply)
+        hold.release()
+        self.assertEqual(other.wait(renaming).code, rpc.OK)
+        self.c.create("a")
+        self.tied()
+
+    def test_settled_beside_another_image_of_the_old_name(self):
+        request = str(uuid.uuid4())
+        hold = self.faults.hold("flush", "images/1/c.img")
+        self.connect(self.d).start("Images", "Rename", {"image": "a", "name": b"c",
+                                                        "request_id": request})
+        hold.wait()
+        self.d.kill9()
+        hold.release()
+        image_file(self.d.image_path(1, "a"), value=b"by hand")
+        self.c = self.connect(self.d.restart())
+        self.assertEqual(self.rename("a", "c", request_id=request).code, rpc.OK)
+        self.assertEqual((self.c.get("a", 1), self.c.get("c", 1)), (b"by hand", b"a"))
+        self.tied()
+
+    def test_row_under_the_old_name_is_nobody_elses(self):
+        self.faults.strike("flush", "audit.db", errno.EIO, 1)
+        self.assertNotEqual(self.rename("a", "c").code, rpc.OK)
+        self.faults.clear()
+        self.c.put("c", 2, b"goes on")
+        made = self.c.create("a")
+        self.assertEqual(made["state"], READ_ONLY, made)
+        self.c.put("c", 3, b"and on")
+        self.d.kill9()
+        self.c = self.connect(self.d.restart())
+        self.assertEqual([self.c.get("c", n) for n in (1, 2, 3)], [b"a", b"goes on", b"and on"])
+        self.assertEqual((self.image("a")["state"], self.image("a")["uuid"]),
+                         (READY, made["uuid"]))
+        self.tied()
+
+
+class Sized(Names):
+    """An image whose file's size does not tell its blocks' size: only the daemon knows it."""
+
+    def setUp(self):
+        super().setUp()
+        self.data = image_file(self.dir / "w.img", blocks=64, size=512) + bytes(512)
+
+    def die_in(self, path, service, method, fields):
+        hold = self.faults.hold("flush", path)
+        fields["request_id"] = str(uuid.uuid4())
+        self.connect(self.d).start(service, method, dict(fields))
+        hold.wait()
+        self.d.kill9()
+        hold.release()
+        self.c = self.connect(self.d.restart())
+        reply = self.c.ask(service, method, fields)
+        self.assertEqual(reply.code, rpc.OK, reply)
+
+    def take_in(self, name):
+        upload = Upload.image(self.c, self.data, name, sector_size=512, new_identity=True)
+        upload.send()
+        upload.status()
+        return {"upload_id": upload.id, "crc32c": crc32c(self.data)}
+
+    def test_imported_over_a_crash(self):
+        for name, path in (("w", "images/1"), ("x", "images/1/x.img")):
+            with self.subTest(path=path):
+                fields = self.take_in(name)
+                self.fresh()
+                self.die_in(path, "Uploads", "Finish", fields)
+                self.assertEqual(self.image(name)["state"], READY, self.image(name))
+                self.assertEqual(self.c.get(name, 1), b"within")
+        self.tied()
+
+    def test_renamed_over_a_crash(self):
+        self.c.call("Uploads", "Finish", **self.take_in("w"))
+        self.fresh()
+        self.die_in("images/1/x.img", "Images", "Rename", {"image": "w", "name": b"x"})
+        self.assertEqual(self.image("x")["state"], READY, self.image("x"))
+        self.assertEqual(self.c.get("x", 1), b"within")
+        self.tied()
+
+    def test_cloned_over_a_crash(self):
+        self.c.call("Uploads", "Finish", **self.take_in("w"))
+        self.fresh()
+        self.die_in("images/1/x.img", "Images", "Clone", {"image": "w", "to": {"name": b"x"}})
+        self.assertEqual(self.image("x")["state"], READY, self.image("x"))
+        self.assertEqual(self.c.get("x", 1), b"within")
+        self.tied()
+
+
+if __name__ == "__main__":
+    harness.main()

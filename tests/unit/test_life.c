@@ -1,0 +1,737 @@
+/* A guest's life: starts, the stop ladder, endings, restarts, adoption. */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <string.h>
+
+#include "supervisor/life.h"
+
+#define MS INT64_C(1000000)
+#define EXIT(code) ((code) << 8)
+
+static const struct spb_life_rules usual = {
+    .restart = SPB_LIFE_RESTART_NEVER,
+    .start_ns = 1000 * MS,
+    .boot_ns = 5000 * MS,
+    .stop_ns = 2000 * MS,
+    .quit_ns = 300 * MS,
+    .backoff_ns = 100 * MS,
+    .backoff_max_ns = 1000 * MS,
+    .healthy_ns = 60000 * MS,
+};
+
+/* A life and its clock, of which a second is one of UNIX too. */
+struct bench {
+    struct spb_life life;
+    int64_t now_ns;
+    uint32_t random;
+};
+
+static struct bench make(enum spb_life_restart restart)
+{
+    struct spb_life_rules rules = usual;
+    struct bench b = {.now_ns = 1000 * MS, .random = UINT32_MAX};
+
+    rules.restart = restart;
+    spb_life_init(&b.life, &rules);
+    return b;
+}
+
+static unsigned give(struct bench *b, struct spb_life_input input)
+{
+    input.now_ns = b->now_ns;
+    input.now_ms = 1700000000000u + (uint64_t)(b->now_ns / MS);
+    input.random = b->random;
+    return spb_life_step(&b->life, &input);
+}
+
+static unsigned tell(struct bench *b, enum spb_life_event what, const char *text)
+{
+    return give(b, (struct spb_life_input){.what = what, .text = text, .stop_ns = -1});
+}
+
+static unsigned event(struct bench *b, const char *name, const char *json)
+{
+    json_t *data = json_loads(json, 0, NULL);
+    unsigned actions =
+        give(b, (struct spb_life_input){.what = SPB_LIFE_QMP, .text = name, .data = data});
+
+    json_decref(data);
+    return actions;
+}
+
+static unsigned leave(struct bench *b, int wait_status)
+{
+    return give(b, (struct spb_life_input){
+                       .what = SPB_LIFE_EXITED, .has_status = true, .wait_status = wait_status});
+}
+
+/* To when it is due, at which it is told so. */
+static unsigned pass(struct bench *b)
+{
+    int64_t next = spb_life_next_ns(&b->life);
+
+    cr_assert_neq(next, 0, "nothing is due");
+    cr_assert_geq(next, b->now_ns);
+    b->now_ns = next;
+    return tell(b, SPB_LIFE_TIME, NULL);
+}
+
+static void is(const struct bench *b, enum spb_life_state state, enum spb_ending ending)
+{
+    cr_assert_eq(b->life.state, state, "it is %s, not %s: %s", spb_life_state_word(b->life.state),
+                 spb_life_state_word(state), b->life.reason);
+    cr_assert_eq(b->life.ending, ending, "%s, not %s", spb_ending_words(b->life.ending),
+                 spb_ending_words(ending));
+}
+
+#define DOES(actions, wanted) cr_assert(((actions) & (wanted)) == (wanted), "%#x", (actions))
+#define DOES_NOT(actions, unwanted) cr_assert(((actions) & (unwanted)) == 0, "%#x", (actions))
+
+/* From its turn on. */
+static void go_on(struct bench *b)
+{
+    DOES(tell(b, SPB_LIFE_PLACE, NULL), SPB_DO_PREPARE);
+    DOES(tell(b, SPB_LIFE_PREPARED, NULL), SPB_DO_SPAWN);
+    DOES_NOT(tell(b, SPB_LIFE_SPAWNED, NULL), SPB_DO_STARTED);
+    is(b, SPB_LIFE_STARTING, SPB_ENDING_NONE);
+    DOES(tell(b, SPB_LIFE_STATUS, "prelaunch"), SPB_DO_CONTINUE);
+    DOES(tell(b, SPB_LIFE_CONTINUED, NULL), SPB_DO_STARTED | SPB_DO_RECORD);
+    is(b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
+}
+
+static struct bench started(enum spb_life_restart restart)
+{
+    struct bench b = make(restart);
+
+    DOES(tell(&b, SPB_LIFE_START, NULL), SPB_DO_QUEUE);
+    go_on(&b);
+    return b;
+}
+
+static void power_off(struct bench *b)
+{
+    DOES(event(b, "SHUTDOWN", "{\"guest\": true, \"reason\": \"guest-shutdown\"}"), SPB_DO_QUIT);
+    DOES(leave(b, EXIT(0)), SPB_DO_RELEASE);
+}
+
+/* ---- Starts ------------------------------------------------------------------------------- */
+
+Test(life, of_one_that_powers_off)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    cr_assert_eq(b.life.run, 1);
+    cr_assert_neq(b.life.started_ms, 0);
+    power_off(&b);
+    /* Its images are not back yet. */
+    is(&b, SPB_LIFE_STOPPING, SPB_ENDING_POWEROFF);
+    unsigned actions = tell(&b, SPB_LIFE_RELEASED, NULL);
+    DOES(actions, SPB_DO_IDLE | SPB_DO_RECORD);
+    DOES_NOT(actions, SPB_DO_QUEUE | SPB_DO_NOT_STARTED);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF);
+    cr_assert(b.life.has_exit && b.life.exit_status == 0);
+    cr_assert_not(b.life.wants_run);
+    cr_assert_eq(spb_life_next_ns(&b.life), 0, "one that stopped costs nothing");
+    cr_assert_str_eq(b.life.reason, "powered off");
+}
+
+Test(life, start_of_one_that_runs_changes_nothing)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    cr_assert_eq(tell(&b, SPB_LIFE_START, NULL), (unsigned)SPB_DO_STARTED);
+    cr_assert_eq(b.life.run, 1);
+}
+
+Test(life, preparation_that_fails)
+{
+    struct bench b = make(SPB_LIFE_RESTART_ALWAYS);
+
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    DOES(tell(&b, SPB_LIFE_FAILED, "no image 1/x"), SPB_DO_RELEASE);
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED | SPB_DO_IDLE);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_NOT_STARTED);
+    cr_assert_str_eq(b.life.reason, "no image 1/x");
+    /* The call was told so: nothing goes on behind its back. */
+    cr_assert_not(b.life.wants_run);
+    cr_assert_eq(spb_life_next_ns(&b.life), 0);
+}
+
+Test(life, qemu_that_ends_before_it_answers)
+{
+    struct bench b = make(SPB_LIFE_RESTART_NEVER);
+
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    (void)tell(&b, SPB_LIFE_PREPARED, NULL);
+    (void)tell(&b, SPB_LIFE_SPAWNED, NULL);
+    DOES(give(&b, (struct spb_life_input){.what = SPB_LIFE_EXITED,
+                                          .has_status = true,
+                                          .wait_status = EXIT(1),
+                                          .text = "could not load kernel"}),
+         SPB_DO_RELEASE);
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_NOT_STARTED);
+    cr_assert_str_eq(b.life.reason, "QEMU ended with exit code 1: could not load kernel");
+    cr_assert_eq(b.life.exit_status, 1);
+}
+
+Test(life, monitor_that_does_not_answer)
+{
+    struct bench b = make(SPB_LIFE_RESTART_NEVER);
+
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    (void)tell(&b, SPB_LIFE_PREPARED, NULL);
+    (void)tell(&b, SPB_LIFE_SPAWNED, NULL);
+    int64_t before = b.now_ns;
+    DOES(pass(&b), SPB_DO_KILL);
+    cr_assert_eq(b.now_ns - before, usual.start_ns);
+    (void)leave(&b, SIGKILL);
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_NOT_STARTED);
+    cr_assert_not_null(strstr(b.life.reason, "did not answer within 1000 ms"), "%s", b.life.reason);
+    cr_assert_eq(b.life.exit_status, -SIGKILL);
+}
+
+Test(life, monitor_that_breaks_the_protocol)
+{
+    struct bench b = make(SPB_LIFE_RESTART_NEVER);
+
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    (void)tell(&b, SPB_LIFE_PREPARED, NULL);
+    (void)tell(&b, SPB_LIFE_SPAWNED, NULL);
+    DOES(give(&b,
+              (struct spb_life_input){.what = SPB_LIFE_BROKEN, .text = "QMP: x", .at_once = true}),
+         SPB_DO_KILL);
+    (void)leave(&b, SIGKILL);
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_NOT_STARTED);
+    cr_assert_str_eq(b.life.reason, "its monitor failed: QMP: x");
+}
+
+Test(life, monitor_that_fails_later)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ON_FAILURE);
+
+    DOES(give(&b,
+              (struct spb_life_input){.what = SPB_LIFE_BROKEN, .text = "QMP: x", .at_once = true}),
+         SPB_DO_KILL);
+    (void)leave(&b, SIGKILL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_CRASHED);
+    cr_assert_str_eq(b.life.reason, "its monitor failed: QMP: x");
+}
+
+Test(life, end_of_the_monitor_is_mostly_the_end_of_qemu)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    DOES_NOT(tell(&b, SPB_LIFE_BROKEN, "QMP: closed"), SPB_DO_KILL);
+    (void)give(&b, (struct spb_life_input){
+                       .what = SPB_LIFE_EXITED, .has_status = true, .wait_status = SIGSEGV});
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_CRASHED);
+    cr_assert_str_eq(b.life.reason, "QEMU ended by signal 11");
+
+    /* One that goes on without a monitor is ended. */
+    b = started(SPB_LIFE_RESTART_NEVER);
+    (void)tell(&b, SPB_LIFE_BROKEN, "QMP: closed");
+    DOES(pass(&b), SPB_DO_KILL);
+    (void)leave(&b, SIGKILL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_CRASHED);
+    cr_assert_str_eq(b.life.reason, "its monitor failed: QMP: closed");
+}
+
+/* ---- Signs of life ------------------------------------------------------------------------ */
+
+Test(life, no_sign_of_life_is_told_and_no_more)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    cr_assert_eq(pass(&b), (unsigned)SPB_DO_LOOK);
+    DOES(tell(&b, SPB_LIFE_NO_SIGN, NULL), SPB_DO_RECORD);
+    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
+    cr_assert_not_null(strstr(b.life.reason, "no sign of life"), "%s", b.life.reason);
+    cr_assert_not(b.life.alive);
+    cr_assert_eq(spb_life_next_ns(&b.life), 0);
+    DOES(tell(&b, SPB_LIFE_SIGN, NULL), SPB_DO_RECORD);
+    cr_assert(b.life.alive);
+    cr_assert_str_eq(b.life.reason, "");
+    cr_assert_eq(tell(&b, SPB_LIFE_SIGN, NULL), 0, "one sign is enough");
+}
+
+Test(life, sign_of_life_ends_the_deadline)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    cr_assert_eq(spb_life_next_ns(&b.life), b.now_ns + usual.boot_ns);
+    DOES(tell(&b, SPB_LIFE_SIGN, NULL), SPB_DO_RECORD);
+    cr_assert_eq(spb_life_next_ns(&b.life), 0, "a running guest costs no wake-ups");
+}
+
+/* ---- The stop ladder ---------------------------------------------------------------------- */
+
+Test(life, ladder_to_its_end)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
+    int64_t begin = b.now_ns;
+
+    DOES(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_BUTTON | SPB_DO_RECORD);
+    is(&b, SPB_LIFE_STOPPING, SPB_ENDING_NONE);
+    DOES(pass(&b), SPB_DO_QUIT);
+    cr_assert_eq(b.now_ns - begin, usual.stop_ns);
+    DOES(pass(&b), SPB_DO_KILL);
+    cr_assert_eq(b.now_ns - begin, usual.stop_ns + usual.quit_ns);
+    (void)leave(&b, SIGKILL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+    cr_assert_eq(b.life.exit_status, -SIGKILL);
+    cr_assert_eq(spb_life_next_ns(&b.life), 0, "never again after a stop by a call");
+}
+
+Test(life, button_that_is_heeded)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
+
+    (void)tell(&b, SPB_LIFE_STOP, NULL);
+    power_off(&b);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF);
+    cr_assert_str_eq(b.life.reason, "powered off, when it was to stop");
+}
+
+Test(life, asking_again_hurries_and_never_delays)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+    struct spb_life_input soon = {.what = SPB_LIFE_STOP, .stop_ns = 500 * MS};
+    struct spb_life_input late = {.what = SPB_LIFE_STOP, .stop_ns = 100000 * MS};
+    struct spb_life_input now = {.what = SPB_LIFE_STOP, .stop_ns = 0};
+
+    (void)tell(&b, SPB_LIFE_STOP, NULL);
+    (void)give(&b, soon);
+    cr_assert_eq(spb_life_next_ns(&b.life), b.now_ns + 500 * MS);
+    (void)give(&b, late);
+    cr_assert_eq(spb_life_next_ns(&b.life), b.now_ns + 500 * MS);
+    DOES(give(&b, now), SPB_DO_QUIT);
+    DOES_NOT(give(&b, soon), SPB_DO_BUTTON);
+}
+
+Test(life, kill_at_once)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
+
+    DOES(tell(&b, SPB_LIFE_KILL, NULL), SPB_DO_KILL | SPB_DO_RECORD);
+    (void)leave(&b, SIGKILL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+    cr_assert_not(b.life.wants_run);
+}
+
+Test(life, kill_of_one_that_does_not_quit)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    (void)event(&b, "SHUTDOWN", "{\"guest\": true, \"reason\": \"guest-shutdown\"}");
+    DOES(tell(&b, SPB_LIFE_KILL, NULL), SPB_DO_KILL);
+    (void)leave(&b, SIGKILL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF);
+}
+
+Test(life, panic_while_it_stops)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
+
+    (void)tell(&b, SPB_LIFE_STOP, NULL);
+    DOES(event(&b, "GUEST_PANICKED", "{\"action\": \"pause\"}"), SPB_DO_QUIT);
+    (void)leave(&b, EXIT(0));
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_PANIC);
+    cr_assert_eq(spb_life_next_ns(&b.life), 0);
+}
+
+Test(life, stop_before_its_turn)
+{
+    struct bench b = make(SPB_LIFE_RESTART_ALWAYS);
+
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    DOES(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_UNQUEUE | SPB_DO_NOT_STARTED | SPB_DO_IDLE);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_NOT_STARTED);
+    cr_assert_eq(tell(&b, SPB_LIFE_PLACE, NULL), 0);
+}
+
+Test(life, stop_while_it_is_prepared)
+{
+    struct bench b = make(SPB_LIFE_RESTART_ALWAYS);
+
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    DOES_NOT(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_KILL | SPB_DO_RELEASE);
+    unsigned actions = tell(&b, SPB_LIFE_PREPARED, NULL);
+    DOES(actions, SPB_DO_RELEASE);
+    DOES_NOT(actions, SPB_DO_SPAWN);
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED | SPB_DO_IDLE);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_NOT_STARTED);
+}
+
+Test(life, stop_while_it_connects)
+{
+    struct bench b = make(SPB_LIFE_RESTART_ALWAYS);
+
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    (void)tell(&b, SPB_LIFE_PREPARED, NULL);
+    (void)tell(&b, SPB_LIFE_SPAWNED, NULL);
+    DOES(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_KILL);
+    DOES_NOT(tell(&b, SPB_LIFE_STATUS, "prelaunch"), SPB_DO_CONTINUE);
+    (void)leave(&b, SIGKILL);
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+}
+
+Test(life, start_of_one_that_is_being_stopped)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    (void)tell(&b, SPB_LIFE_STOP, NULL);
+    DOES_NOT(tell(&b, SPB_LIFE_START, NULL), SPB_DO_STARTED);
+    power_off(&b);
+    unsigned actions = tell(&b, SPB_LIFE_RELEASED, NULL);
+    DOES(actions, SPB_DO_QUEUE);
+    DOES_NOT(actions, SPB_DO_NOT_STARTED | SPB_DO_IDLE);
+    go_on(&b);
+    cr_assert_eq(b.life.run, 2);
+
+    /* What was asked last holds. */
+    (void)tell(&b, SPB_LIFE_STOP, NULL);
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    (void)tell(&b, SPB_LIFE_STOP, NULL);
+    power_off(&b);
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_IDLE);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF);
+}
+
+/* ---- Restarts ----------------------------------------------------------------------------- */
+
+static void crash(struct bench *b)
+{
+    DOES(leave(b, SIGKILL), SPB_DO_RELEASE);
+    (void)tell(b, SPB_LIFE_RELEASED, NULL);
+}
+
+Test(life, policies)
+{
+    static const struct {
+        enum spb_life_restart restart;
+        const char *event, *data;
+        bool again;
+    } cases[] = {
+        {SPB_LIFE_RESTART_NEVER, "GUEST_PANICKED", "{}", false},
+        {SPB_LIFE_RESTART_ON_FAILURE, "GUEST_PANICKED", "{}", true},
+        {SPB_LIFE_RESTART_ON_FAILURE, "SHUTDOWN", "{\"reason\": \"guest-shutdown\"}", false},
+        {SPB_LIFE_RESTART_ON_FAILURE, "SHUTDOWN", "{\"reason\": \"guest-reset\"}", false},
+        {SPB_LIFE_RESTART_ALWAYS, "SHUTDOWN", "{\"reason\": \"guest-shutdown\"}", true},
+        {SPB_LIFE_RESTART_ALWAYS, "SHUTDOWN", "{\"reason\": \"guest-reset\"}", true},
+        {SPB_LIFE_RESTART_ALWAYS, "SHUTDOWN", "{\"reason\": \"host-signal\"}", true},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct bench b = started(cases[i].restart);
+
+        DOES(event(&b, cases[i].event, cases[i].data), SPB_DO_QUIT);
+        (void)leave(&b, EXIT(0));
+        (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+        cr_assert_eq(b.life.state == SPB_LIFE_BACKOFF, cases[i].again, "case %zu", i);
+        cr_assert_eq(b.life.wants_run, cases[i].again, "case %zu", i);
+        cr_assert_eq(spb_life_counts(&b.life), cases[i].again);
+        cr_assert_not(spb_life_is_busy(&b.life));
+    }
+}
+
+Test(life, backoff_grows_to_its_cap)
+{
+    static const int64_t wanted_ms[] = {100, 200, 400, 800, 1000, 1000};
+    struct bench b = started(SPB_LIFE_RESTART_ON_FAILURE);
+
+    for (size_t i = 0; i < sizeof(wanted_ms) / sizeof(wanted_ms[0]); i++) {
+        crash(&b);
+        is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_CRASHED);
+        int64_t waits = spb_life_next_ns(&b.life) - b.now_ns;
+        cr_assert(waits <= wanted_ms[i] * MS && waits > wanted_ms[i] * MS - MS, "%zu: %lld", i,
+                  (long long)waits);
+        cr_assert_eq(b.life.crash_loop, i + 1 >= SPB_LIFE_LOOP_RUNS);
+        cr_assert_neq(b.life.restart_at_ms, 0);
+        DOES(pass(&b), SPB_DO_QUEUE);
+        cr_assert_eq(b.life.restarts, i + 1);
+        cr_assert_eq(b.life.restart_at_ms, 0);
+        go_on(&b);
+    }
+}
+
+Test(life, backoff_has_jitter)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ON_FAILURE);
+
+    b.random = 0;
+    crash(&b);
+    cr_assert_eq(spb_life_next_ns(&b.life) - b.now_ns, 50 * MS);
+    (void)pass(&b);
+    go_on(&b);
+    b.random = UINT32_C(1) << 31;
+    crash(&b);
+    cr_assert_eq(spb_life_next_ns(&b.life) - b.now_ns, 150 * MS);
+}
+
+Test(life, healthy_run_ends_a_crash_loop)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ON_FAILURE);
+
+    for (int i = 0; i < 5; i++) {
+        crash(&b);
+        (void)pass(&b);
+        go_on(&b);
+    }
+    cr_assert(b.life.crash_loop);
+    (void)tell(&b, SPB_LIFE_SIGN, NULL);
+    int64_t begin = b.now_ns;
+    DOES(pass(&b), SPB_DO_RECORD);
+    cr_assert_eq(b.now_ns - begin, usual.healthy_ns);
+    cr_assert_not(b.life.crash_loop);
+    cr_assert_eq(b.life.restarts, 5, "they are counted since the call");
+    crash(&b);
+    cr_assert_leq(spb_life_next_ns(&b.life) - b.now_ns, 100 * MS);
+    cr_assert_not(b.life.crash_loop);
+}
+
+Test(life, restart_that_cannot_be_is_tried_again)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ON_FAILURE);
+
+    crash(&b);
+    (void)pass(&b);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    (void)tell(&b, SPB_LIFE_FAILED, "no kernel");
+    DOES_NOT(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_NOT_STARTED);
+    cr_assert_str_eq(b.life.reason, "no kernel");
+}
+
+Test(life, calls_end_a_pause_before_a_restart)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
+
+    crash(&b);
+    DOES(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_RECORD);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_CRASHED);
+    cr_assert_eq(spb_life_next_ns(&b.life), 0);
+
+    b = started(SPB_LIFE_RESTART_ALWAYS);
+    crash(&b);
+    DOES(tell(&b, SPB_LIFE_START, NULL), SPB_DO_QUEUE);
+    cr_assert_eq(b.life.restarts, 0);
+    go_on(&b);
+}
+
+/* ---- Pauses ------------------------------------------------------------------------------- */
+
+Test(life, qemu_holds_the_processors)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    (void)event(&b, "BLOCK_IO_ERROR", "{\"action\": \"report\", \"reason\": \"x\"}");
+    cr_assert_str_eq(b.life.reason, "");
+    (void)event(&b, "BLOCK_IO_ERROR",
+                "{\"action\": \"stop\", \"reason\": \"No space left on device\"}");
+    DOES(event(&b, "STOP", "{}"), SPB_DO_RECORD);
+    is(&b, SPB_LIFE_PAUSED, SPB_ENDING_NONE);
+    cr_assert_str_eq(b.life.reason, "a disk failed on the host: No space left on device");
+    (void)event(&b, "RESUME", "{}");
+    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
+    cr_assert_str_eq(b.life.reason, "");
+}
+
+/* ---- The daemon's start ------------------------------------------------------------------- */
+
+/* As it was recorded by an earlier daemon. */
+static struct bench known(enum spb_life_restart restart, enum spb_life_state state, bool wants_run)
+{
+    struct bench b = make(restart);
+
+    b.life.state = state;
+    b.life.wants_run = wants_run;
+    b.life.run = 7;
+    b.life.started_ms = 1700000000000u - 5000;
+    b.life.alive = true;
+    return b;
+}
+
+Test(life, adopted_one_goes_on)
+{
+    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_RUNNING, true);
+
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
+    unsigned actions = tell(&b, SPB_LIFE_STATUS, "running");
+    DOES_NOT(actions, SPB_DO_CONTINUE | SPB_DO_QUEUE | SPB_DO_BUTTON);
+    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
+    cr_assert(b.life.adopted);
+    cr_assert_eq(b.life.run, 7, "none was restarted");
+    cr_assert_eq(b.life.started_ms, 1700000000000u - 5000);
+}
+
+Test(life, adopted_one_that_has_ended)
+{
+    static const struct {
+        const char *status;
+        enum spb_life_state state;
+        enum spb_ending ending;
+    } cases[] = {
+        {"shutdown", SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF},
+        {"guest-panicked", SPB_LIFE_CRASHED, SPB_ENDING_PANIC},
+        {"internal-error", SPB_LIFE_CRASHED, SPB_ENDING_CRASHED},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
+
+        (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+        DOES(tell(&b, SPB_LIFE_STATUS, cases[i].status), SPB_DO_QUIT);
+        (void)tell(&b, SPB_LIFE_EXITED, NULL); /* no child: how is not known */
+        (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+        is(&b, cases[i].state, cases[i].ending);
+        cr_assert_not(b.life.has_exit);
+    }
+}
+
+Test(life, adopted_one_that_was_only_about_to_run)
+{
+    struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_STARTING, true);
+
+    b.life.started_ms = 0;
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    DOES(tell(&b, SPB_LIFE_STATUS, "prelaunch"), SPB_DO_CONTINUE);
+    (void)tell(&b, SPB_LIFE_CONTINUED, NULL);
+    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
+}
+
+Test(life, adopted_one_that_was_to_stop)
+{
+    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
+
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    DOES(tell(&b, SPB_LIFE_STATUS, "running"), SPB_DO_BUTTON);
+    is(&b, SPB_LIFE_STOPPING, SPB_ENDING_NONE);
+}
+
+Test(life, stop_of_one_that_is_being_adopted)
+{
+    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_RUNNING, true);
+
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    DOES_NOT(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_KILL);
+    DOES(tell(&b, SPB_LIFE_STATUS, "running"), SPB_DO_BUTTON);
+}
+
+Test(life, adopted_one_that_is_killed)
+{
+    struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
+
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    (void)tell(&b, SPB_LIFE_STATUS, "running");
+    (void)tell(&b, SPB_LIFE_EXITED, NULL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_CRASHED);
+}
+
+Test(life, one_that_is_gone)
+{
+    struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
+
+    DOES(tell(&b, SPB_LIFE_GONE, NULL), SPB_DO_RELEASE);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_LOST, SPB_ENDING_LOST);
+
+    b = known(SPB_LIFE_RESTART_ON_FAILURE, SPB_LIFE_RUNNING, true);
+    (void)tell(&b, SPB_LIFE_GONE, NULL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_LOST);
+
+    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
+    (void)tell(&b, SPB_LIFE_GONE, NULL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_LOST);
+
+    b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_STARTING, true);
+    (void)tell(&b, SPB_LIFE_GONE, NULL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_NOT_STARTED);
+}
+
+Test(life, pause_before_a_restart_goes_on)
+{
+    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_BACKOFF, true);
+
+    b.life.restart_at_ms = 1700000000000u + (uint64_t)(b.now_ns / MS) + 300;
+    (void)tell(&b, SPB_LIFE_RESUME, NULL);
+    cr_assert_eq(spb_life_next_ns(&b.life), b.now_ns + 300 * MS);
+    DOES(pass(&b), SPB_DO_QUEUE);
+
+    /* A clock that was set back does not put it off for good. */
+    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_BACKOFF, true);
+    b.life.restart_at_ms = 9999999999999u;
+    (void)tell(&b, SPB_LIFE_RESUME, NULL);
+    cr_assert_eq(spb_life_next_ns(&b.life), b.now_ns + usual.backoff_max_ns);
+
+    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPED, false);
+    cr_assert_eq(tell(&b, SPB_LIFE_RESUME, NULL), 0);
+    cr_assert_eq(spb_life_next_ns(&b.life), 0);
+}
+
+/* ---- Anything, in any order --------------------------------------------------------------- */
+
+/* Whatever comes: at most one QEMU, and what is asked of the outside makes sense. */
+Test(life, random_inputs)
+{
+    static const char *const texts[] = {"running", "prelaunch", "shutdown",
+                                        "paused",  "SHUTDOWN",  "GUEST_PANICKED",
+                                        "STOP",    "RESUME",    NULL};
+    uint64_t state = 88172645463325252u;
+
+    for (int round = 0; round < 300; round++) {
+        struct bench b = make((enum spb_life_restart)(1 + round % 3));
+        int qemus = 0, prepared = 0;
+
+        for (int i = 0; i < 400; i++) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            struct spb_life_input input = {
+                .what = (enum spb_life_event)(state % (SPB_LIFE_TIME + 1)),
+                .text = texts[(state >> 8) % 9],
+                .stop_ns = (state >> 16) % 3 == 0 ? 0 : -1,
+                .at_once = (state >> 20) % 2,
+                .has_status = (state >> 21) % 2,
+                .wait_status = (int)((state >> 22) % 3) * 9,
+            };
+            b.now_ns += (int64_t)(state >> 40) % 1000 * MS + MS;
+            if (input.what == SPB_LIFE_EXITED)
+                qemus = 0;
+            if (input.what == SPB_LIFE_SPAWNED && b.life.phase == SPB_PHASE_PREPARING)
+                qemus++;
+            unsigned actions = give(&b, input);
+            if ((actions & SPB_DO_PREPARE) != 0)
+                prepared++;
+            if ((actions & SPB_DO_RELEASE) != 0)
+                prepared--;
+            cr_assert(qemus <= 1);
+            cr_assert(prepared == 0 || prepared == 1, "%d prepared", prepared);
+            cr_assert(memchr(b.life.reason, '\0', sizeof(b.life.reason)) != NULL);
+            cr_assert(b.life.phase != SPB_PHASE_IDLE || b.life.state != SPB_LIFE_STOPPING);
+            cr_assert(b.life.phase != SPB_PHASE_IDLE || b.life.step_at_ns == 0);
+        }
+    }
+}
