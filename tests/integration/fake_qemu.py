@@ -42,6 +42,14 @@ def socket_path(found, name):
     raise SystemExit(f"no chardev {name}")
 
 
+def receive(sock):
+    """None of it: the peer has gone, be it with what was sent to it unread."""
+    try:
+        return sock.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
 class Fake:
     def __init__(self, argv):
         self.options = options(argv)
@@ -80,7 +88,7 @@ class Fake:
         self.selector.register(self.console, selectors.EVENT_READ, self.on_console)
 
     def on_console(self, sock):
-        data = sock.recv(4096)
+        data = receive(sock)
         if not data:
             self.selector.unregister(sock)
             self.console = None
@@ -123,7 +131,7 @@ class Fake:
                    "timestamp": {"seconds": int(time.time()), "microseconds": 0}})
 
     def on_monitor(self, sock):
-        data = sock.recv(65536)
+        data = receive(sock)
         if not data:
             self.selector.unregister(sock)
             self.monitor = None

@@ -10,7 +10,7 @@ import harness
 import rpc
 from harness import limits
 
-NOFILE = 90
+NOFILE = 99
 RESERVE = 24
 
 

@@ -1,9 +1,11 @@
 """Guests over RPC, with a program in QEMU's place that does as it is told: states, endings,
 restarts, bounds, consoles, and what a restart of the daemon leaves of them."""
+import contextlib
 import hashlib
 import os
 import pathlib
 import signal
+import sqlite3
 import threading
 import time
 import uuid
@@ -65,6 +67,12 @@ class GuestCase(harness.Case):
 
     def state(self, name="g"):
         return STATES[self.get(name)["state"]]
+
+    def recorded(self):
+        """The state of the one guest, as it outlives the daemon."""
+        with contextlib.closing(sqlite3.connect(
+                f"file:{self.d.data_dir}/audit.db?mode=ro", uri=True)) as db:
+            return db.execute("SELECT state FROM guests").fetchone()[0]
 
     def wait_for(self, *states, name="g", seconds=harness.WAIT_S):
         """By Guests.Wait, as users do."""
@@ -713,6 +721,7 @@ class Daemons(GuestCase):
         self.start(guest_backoff_ms=3600000, guest_backoff_max_ms=3600000)
         self.create(words="end=crash", restart=ALWAYS, start=True)
         at = self.wait_for("backoff")["restart_at_ms"]
+        self.eventually(lambda: self.recorded() == "backoff", "not recorded")
         self.d.kill9()
         self.again()
         guest = self.get()
