@@ -170,5 +170,25 @@ class Sized(Names):
         self.tied()
 
 
+class Unserved(Names):
+    def test_the_reason_names_no_path(self):
+        """Where an image lies on the host is none of its clients'."""
+        self.d.stop()
+        content = self.d.image_path(1, "b").read_bytes()
+        for damage in (content[:40 * 512], b"X" + content[1:], content[:9] + b"\7" + content[10:],
+                       content + bytes(512)):
+            with self.subTest(size=len(damage), begins=damage[:12]):
+                self.d.image_path(1, "b").write_bytes(damage)
+                self.c = self.connect(self.d.restart())
+                image = self.image("b")
+                if image["state"] == READY:
+                    self.assertEqual(len(damage), len(content) + 512)  # the registry knows S
+                else:
+                    self.assertIn(b"1/b", image["reason"])
+                reply = self.c.ask("Params", "Get", {"image": "b", "id": 1})
+                self.assertNotIn(str(self.dir), image["reason"].decode() + reply.message)
+                self.d.stop()
+
+
 if __name__ == "__main__":
     harness.main()
