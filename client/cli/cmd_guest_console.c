@@ -1,6 +1,7 @@
 /* The family guest: its console, to look at and to type on. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "cli/guest/guest.h"
 #include "cli/guest/stream.h"
@@ -65,7 +66,10 @@ int cli_run_guest_console(struct cli *cli)
 int cli_run_guest_logs(struct cli *cli)
 {
     CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
-    struct cli_stream_how how = {.follows = cli_has(cli, CLI_OPT_FOLLOW)};
+    struct cli_stream_how how = {
+        .follows = cli_has(cli, CLI_OPT_FOLLOW),
+        .is_safe = isatty(STDOUT_FILENO) == 1 && !cli_has(cli, CLI_OPT_RAW),
+    };
     struct cli_stream_end end = {.left = false};
     struct spb_error err;
 

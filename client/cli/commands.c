@@ -212,9 +212,11 @@ const struct cli_command cli_commands[] = {
                 "  echo reboot | spaceblock guest console probe --no-wait",
      .run = cli_run_guest_console},
     {FAMILY("guest", "logs", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON,
-     .options = B(CLI_OPT_FOLLOW) | B(CLI_OPT_NEWEST), .summary = "print what a guest has printed",
-     .details = "All that is kept, of all its runs, or the last N lines. With --json, one object "
-                "a line.",
+     .options = B(CLI_OPT_FOLLOW) | B(CLI_OPT_NEWEST) | B(CLI_OPT_RAW),
+     .summary = "print what a guest has printed",
+     .details = "All that is kept, of all its runs, or the last N lines. On a terminal its control "
+                "characters are shown, and not obeyed, without --raw. With --json, one object a "
+                "line.",
      .example = "  spaceblock guest logs probe -n 20 -f", .run = cli_run_guest_logs},
     {FAMILY("guest", "stats", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON,
      .summary = "show what a guest uses: processor, memory, disks",

@@ -52,7 +52,7 @@ const struct cli_option cli_options[CLI_OPT_COUNT] = {
                                "only where the newest generation is G; 0: only where the "
                                "parameter is absent"},
     [CLI_OPT_RAW] = {"--raw", NULL, CLI_VALUE_NONE, false, 0, 0,
-                     "write the bytes of the value as they are, and nothing else"},
+                     "write the bytes as they are, and nothing else"},
     [CLI_OPT_NEWEST] = {"-n", "N", CLI_VALUE_NUMBER, false, 1, UINT32_MAX,
                         "only the newest N: of events that match, of lines of a console"},
     [CLI_OPT_SEVERITY] = {"--severity", "S", CLI_VALUE_SEVERITY, true, 0, 255,

@@ -87,7 +87,7 @@ _spaceblock()
         'guest rm') options="$daemon --force" ;;
         'guest wait') options="$daemon --for" ;;
         'guest console') options="$daemon -n --take-over --no-wait" ;;
-        'guest logs') options="$daemon -n -f" ;;
+        'guest logs') options="$daemon -n -f --raw" ;;
         'guest '?*) options=$daemon ;;
         'audit list') options="$daemon --since --until --principal --image --method --outcome --limit --tenant-id --all-tenants" ;;
         'image scrub') options="$daemon --wait --status" ;;

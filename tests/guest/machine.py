@@ -18,7 +18,8 @@ BOOTS, END, EVENTS, INTERVAL_MS, PRODUCT_SIZE, PRODUCT_NAME, CONSOLE, BUTTON, SP
 @functools.cache
 def boot_files():
     """(kernel, initrd) as paths."""
-    init = pathlib.Path(os.environ.get("SPB_BUILD_DIR", "build")) / "deploy" / "guest" / "init"
+    built = pathlib.Path(os.environ.get("SPB_BUILD_DIR", "build")) / "deploy" / "guest" / "init"
+    init = pathlib.Path(os.environ.get("SPB_GUEST_INIT", built))
     if shutil.which("qemu-system-x86_64") is None:
         raise unittest.SkipTest("no qemu-system-x86_64")
     if not init.exists():

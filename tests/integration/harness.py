@@ -321,6 +321,31 @@ class Case(unittest.TestCase):
         return reply
 
 
+class SharedCase(Case):
+    """Tests of one daemon, which no test ends. Each has a connection, `c`."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.shared, cls.made = SharedDaemon(), 0
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.shared.finish()
+        super().tearDownClass()
+
+    def setUp(self):
+        super().setUp()
+        self.c = self.connect(self.shared)
+
+    def fresh(self, **how):
+        """An image that no other test has; gives its name."""
+        type(self).made += 1
+        name = f"i{self.made}"
+        self.c.create(name, **how)
+        return name
+
+
 def threads(count, work):
     """Runs work(n) in count threads, and raises the first exception of any."""
     failures = []

@@ -43,8 +43,7 @@ class StandIn:
         self.ended = True
         with self.changed:
             self.changed.notify_all()
-        self.socket.close()
-        for one in self.connections:
+        for one in (self.socket, *self.connections):  # a thread may wait in accept
             self._shut(one)
 
     @staticmethod

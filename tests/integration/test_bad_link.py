@@ -72,7 +72,8 @@ class BadLink(harness.Case):
 
     @classmethod
     def setUpClass(cls):
-        cls.shared = harness.SharedDaemon()
+        # Its own connection may be quiet for long.
+        cls.shared = harness.SharedDaemon(args=harness.limits(idle_ms=3600000))
         cls.addClassCleanup(cls.shared.finish)
         cls.proxy = cls.make_proxy()
         cls.addClassCleanup(cls.proxy.close)

@@ -288,7 +288,7 @@ class Console(Guests):
         self.printed, self.typed, self.kept_from, self.state = b"", b"", 0, "running"
         self.cuts = set()  # offsets at which reading loses the connection, once each
         self.writers = {}  # id: bytes that it has sent
-        self.type_cut = False
+        self.type_cut = self.forget = False
         self.answers["ReadConsole"], self.answers["WriteConsole"] = self.read, self.write
 
     def print(self, data, state="running"):
@@ -313,6 +313,9 @@ class Console(Guests):
                 "state": state(self.state), "end": len(self.printed)}
 
     def write(self, f):
+        if self.forget:
+            self.forget, self.writers = False, {}
+            raise Refused(rpc.PRECONDITION, "WRONG_STATE", "nobody knows this writer")
         sent = self.writers.setdefault(f["writer_id"], 0)
         if len(self.writers) > 1 and not f["takes_over"]:
             raise Refused(rpc.PRECONDITION, "WRONG_STATE", "another types here")
@@ -339,6 +342,26 @@ class Console(Guests):
         self.assertEqual(b"".join(bytes.fromhex(x["data_hex"]) for x in lines), self.printed)
         self.assertEqual([x["offset"] for x in lines],
                          [sum(x["size"] for x in lines[:n]) for n in range(len(lines))])
+
+    def on_terminal(self, *words):
+        """What the command prints where standard output is a terminal."""
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        subprocess.run([CLI, *words, *self.end], stdout=slave, stderr=subprocess.PIPE,
+                       env=harness.environment(), check=True)
+        os.write(slave, b"END")
+        out = b""
+        while not out.endswith(b"END"):
+            out += os.read(master, 4096)
+        os.close(slave)
+        return out[:-3].replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
+
+    def test_logs_on_a_terminal_are_harmless(self):
+        self.printed = b"\x1bc\x1b[2Jcleared\r\n\xc2\x9b31m\xff caf\xc3\xa9\n"
+        self.assertEqual(self.on_terminal("guest", "logs", "g").decode(),
+                         "\\x1bc\\x1b[2Jcleared\n\\x9b31m\ufffd caf\u00e9\n")
+        self.assertEqual(self.on_terminal("guest", "logs", "g", "--raw"),
+                         self.printed.replace(b"\r", b""))
 
     def test_logs_of_which_the_beginning_is_gone(self):
         self.printed, self.kept_from = b"lost\n" * 30000 + b"kept\n" * 10, 150000
@@ -410,6 +433,26 @@ class Console(Guests):
         out, err = process.communicate(timeout=harness.WAIT_S)
         self.assertEqual((out, process.returncode), (b"", DONE), err)
         self.assertIn(b"goes on", err)
+
+    def test_a_terminal_goes_on_where_typing_is_refused(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        process = self.console(slave)
+        os.close(slave)
+        self.peer.wait_for(lambda: len(self.peer.asked("ReadConsole")) == 2)
+        os.write(master, b"one")
+        self.peer.wait_for(lambda: self.typed == b"one")
+        self.forget = True  # as a daemon that was started again
+        os.write(master, b"two")
+        self.peer.wait_for(lambda: self.typed == b"onetwo")
+        self.assertEqual(len({f["writer_id"] for f in self.peer.asked("WriteConsole")}), 2)
+        self.writers = {b"other": 1}
+        os.write(master, b"three")
+        self.assertIn(b"another types here", process.stderr.readline())
+        self.print(b"still shown\n", state="stopped")
+        out, err = process.communicate(timeout=harness.WAIT_S)
+        self.assertEqual((out, process.returncode), (b"still shown\n", DONE), err)
+        self.assertEqual(self.typed, b"onetwo")
 
     def test_leaving_works_while_the_daemon_is_away(self):
         master, slave = pty.openpty()

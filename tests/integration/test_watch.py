@@ -48,26 +48,13 @@ class Watcher:
         self.connection = None
 
 
-class Watches(harness.Case):
-    @classmethod
-    def setUpClass(cls):
-        cls.shared = harness.SharedDaemon()
-        cls.made = 0
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.shared.finish()
-
+class Watches(harness.SharedCase):
     def setUp(self):
         super().setUp()
-        self.c = self.connect(self.shared)
         self.image = self.fresh()
 
     def fresh(self, size=512, blocks=64):
-        type(self).made += 1
-        name = f"i{self.made}"
-        self.c.create(name, blocks=blocks, sector_size=size, epoch=EPOCH)
-        return name
+        return super().fresh(blocks=blocks, sector_size=size, epoch=EPOCH)
 
     def start(self, connection=None, image=None, timeout_ns=0, **fields):
         fields.setdefault("wait_ms", LONG_MS)

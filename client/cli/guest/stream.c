@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -21,6 +22,7 @@
 #include "cli/launch/terminal.h"
 #include "cli/output.h"
 #include "cli/reconnect.h"
+#include "cli/text.h"
 
 #define KEYS_MAX 4096u    /* of a call, as the daemon takes them */
 #define READ_MAX 65536u   /* of a call */
@@ -28,6 +30,7 @@
 #define TAKE_PAUSE_MS 100 /* before typing again what the guest's console had no room for */
 #define WRITER_SIZE 16u
 #define RPC_RESOURCE_EXHAUSTED 8
+#define RPC_FAILED_PRECONDITION 9
 
 enum { ON_CLIENT, ON_KEYS, ON_OUT, ON_COUNT };
 
@@ -50,6 +53,8 @@ struct stream {
     uint8_t writer[WRITER_SIZE];
     uint64_t typed;     /* bytes that the daemon has taken */
     int64_t type_at_ms; /* not before */
+    bool is_renewed;    /* the writer is another since the last success */
+    bool told_refused;
     /* The connection. */
     bool is_lost, is_closing, told_lost;
     int64_t open_at_ms;
@@ -134,6 +139,37 @@ static void note_answer(struct stream *stream)
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
+/* A line, without its end, as cli_text_safe has it. */
+static bool put_safe_line(FILE *out, const uint8_t *line, size_t n)
+{
+    char *safe = cli_text_safe(line, n > 0 && line[n - 1] == '\r' ? n - 1 : n);
+    bool good = safe != NULL && fputs(safe, out) >= 0;
+
+    free(safe);
+    return good;
+}
+
+/* A character that two pieces share shows as two bytes. */
+static char *make_safe(const ProtobufCBinaryData *data, size_t *size)
+{
+    char *text = NULL;
+    FILE *out = open_memstream(&text, size);
+    bool good = out != NULL;
+
+    for (size_t at = 0; good && at < data->len;) {
+        const uint8_t *end = memchr(data->data + at, '\n', data->len - at);
+        size_t n = end == NULL ? data->len - at : (size_t)(end - data->data) - at;
+
+        good = put_safe_line(out, data->data + at, n) && (end == NULL || fputc('\n', out) == '\n');
+        at += n + 1;
+    }
+    good = out != NULL && fclose(out) == 0 && good;
+    if (good)
+        return text;
+    free(text);
+    return NULL;
+}
+
 static void put_out(struct stream *stream, const Spaceblock__V1__ReadConsoleResponse *answer)
 {
     stream->out_at = 0;
@@ -147,11 +183,15 @@ static void put_out(struct stream *stream, const Spaceblock__V1__ReadConsoleResp
         stream->out = cli_json_line(object, &stream->out_size);
         return;
     }
-    stream->out = malloc(answer->data.len);
+    if (stream->how->is_safe) {
+        stream->out = make_safe(&answer->data, &stream->out_size);
+    } else {
+        stream->out = malloc(answer->data.len);
+        if (stream->out != NULL)
+            memcpy(stream->out, answer->data.data, answer->data.len);
+    }
     if (stream->out == NULL)
         fail(stream, spb_fail_memory(stream->err, "taking what the guest printed"), stream->err);
-    else
-        memcpy(stream->out, answer->data.data, answer->data.len);
 }
 
 static bool has_ended(Spaceblock__V1__GuestState state)
@@ -232,9 +272,26 @@ static void take_typed(struct stream *stream, uint64_t offset)
     }
     if (taken < stream->keys_size)
         stream->type_at_ms = now_ms() + TAKE_PAUSE_MS;
+    stream->is_renewed = stream->told_refused = false;
     stream->typed = offset;
     stream->keys_size -= (size_t)taken;
     memmove(stream->keys, stream->keys + taken, stream->keys_size);
+}
+
+/* Somebody who types on a terminal goes on looking where that is refused. A daemon that was started
+ * again does not know the writer any more: it begins anew, once. */
+static void take_refusal(struct stream *stream, const struct spb_client_reply *reply)
+{
+    if (stream->typed > 0 && !stream->is_renewed &&
+        getrandom(stream->writer, WRITER_SIZE, 0) == (ssize_t)WRITER_SIZE) {
+        stream->is_renewed = true;
+        stream->typed = 0;
+        return;
+    }
+    if (!stream->told_refused)
+        cli_note(stream->guest->cli, "%s; what is typed is dropped", reply->error->text);
+    stream->told_refused = true;
+    stream->keys_size = 0;
 }
 
 static void on_typed(void *user, const struct spb_client_reply *reply)
@@ -247,6 +304,10 @@ static void on_typed(void *user, const struct spb_client_reply *reply)
         return;
     if (reply->rpc_code == RPC_RESOURCE_EXHAUSTED) {
         stream->type_at_ms = now_ms() + TAKE_PAUSE_MS;
+        return;
+    }
+    if (reply->rpc_code == RPC_FAILED_PRECONDITION && stream->terminal.is_raw) {
+        take_refusal(stream, reply);
         return;
     }
     if (!spb_is_ok(reply->status)) {

@@ -14,6 +14,7 @@ struct cli_stream_how {
     bool follows;    /* goes on until the guest has ended, else to the end as it is now */
     bool ends_typed; /* ends once all of standard input was taken */
     bool takes_over; /* types even where another writer does */
+    bool is_safe;    /* for a terminal: control characters but line ends show as \\xNN */
     uint64_t from;   /* offset of the first byte */
 };
 

@@ -1,4 +1,5 @@
-"""What tests of guests share: a daemon with a program in QEMU's place, and guests on it."""
+"""What tests of guests share: a daemon with a program in QEMU's place (fake_qemu.py) that does as
+it is told."""
 import contextlib
 import os
 import pathlib
@@ -13,7 +14,7 @@ FAKE = pathlib.Path(__file__).resolve().parent / "fake_qemu.py"
 STATES = {v: k.removeprefix("GUEST_STATE_").lower() for k, v in SCHEMA.enums["GuestState"].items()}
 ENDINGS = {v: k.removeprefix("GUEST_ENDING_").lower()
            for k, v in SCHEMA.enums["GuestEnding"].items()}
-ON_FAILURE, ALWAYS = 2, 3  # when to start again
+NEVER, ON_FAILURE, ALWAYS = 1, 2, 3
 
 
 class GuestCase(harness.Case):
@@ -81,3 +82,24 @@ class GuestCase(harness.Case):
 
     def guest(self, method, name="g", **more):
         return self.c.call("Guests", method, guest={"name": name}, **more).get("guest")
+
+
+def alive(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def qemus(data_dir):
+    """Pids of what runs in QEMU's place for a daemon."""
+    found = set()
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if b"-pidfile" in words and bytes(data_dir) in words and alive(int(path.parent.name)):
+            found.add(int(path.parent.name))
+    return found

@@ -1,8 +1,6 @@
-"""What a restart of the daemon leaves of guests, be it stopped or killed: with a program in QEMU's
-place."""
+"""Guests over restarts of the daemon, and calls about them that are made again."""
 import contextlib
 import os
-import pathlib
 import signal
 import sqlite3
 import threading
@@ -10,7 +8,133 @@ import uuid
 
 import harness
 import rpc
-from guests import ALWAYS, ENDINGS, ON_FAILURE, STATES, GuestCase
+from guestcase import ALWAYS, ENDINGS, GuestCase, ON_FAILURE, STATES, alive, qemus
+
+
+class Requests(GuestCase):
+    def bad(self, field, method="Create", **fields):
+        body = {"guest": {"name": "g"}, **fields}
+        reply = self.refused(rpc.INVALID, self.c, "Guests", method, body)
+        self.assertEqual(reply.violations(), [field])
+
+    def test_gates(self):
+        self.start()
+        good = self.config()
+        image = {"name": "a"}
+        for field, change in (
+                ("config.images", {"images": []}),
+                ("config.images", {"images": [{"name": f"i{n}"} for n in range(17)]}),
+                ("config.images[1]", {"images": [image, image]}),
+                ("config.images[0].name", {"images": [{"name": "../x"}]}),
+                ("config.images[0]", {"images": [{"name": "a", "tenant": 2}]}),
+                ("config.kernel", {"kernel": None}), ("config.kernel", {"kernel": {}}),
+                ("config.kernel.sha256", {"kernel": {"sha256": b"short"}}),
+                ("config.kernel.file", {"kernel": {"file": "../vmlinuz"}}),
+                ("config.kernel.file", {"kernel": {"file": "/etc/passwd"}}),
+                ("config.kernel.file", {"kernel": {"file": ".hidden"}}),
+                ("config.initrd", {"initrd": {}}),
+                ("config.append", {"append": "x" * 1025}),
+                ("config.append", {"append": "a\nb"}),
+                ("config.memory_mib", {"memory_mib": 31}),
+                ("config.cpus", {"cpus": 9}), ("config.accel", {"accel": 9}),
+                ("config.restart", {"restart": 4}),
+                ("config.boot_deadline_ms", {"boot_deadline_ms": 3600001}),
+                ("config.stop_timeout_ms", {"stop_timeout_ms": 3600001}),
+                ("config.labels[0]", {"labels": [{"key": "", "value": "x"}]}),
+                ("config.labels[1]", {"labels": [{"key": "k"}, {"key": "k"}]}),
+                ("config.labels", {"labels": [{"key": str(n)} for n in range(17)]})):
+            with self.subTest(field=field, change=change):
+                self.bad(field, config={k: v for k, v in (good | change).items() if v is not None})
+        self.bad("config")
+        self.bad("guest", guest=None, config=good)
+        self.bad("guest.name", guest={"name": ".x"}, config=good)
+        self.bad("guest.tenant", guest={"name": "x", "tenant": 65536}, config=good)
+        self.bad("request_id", config=good, request_id="no uuid")
+        self.bad("wait_ms", "Wait", wait_ms=60001)
+        self.bad("wait_ms", "ReadConsole", wait_ms=60001)
+        self.bad("limit", "ReadConsole", limit=(256 << 10) + 1)
+        self.bad("writer_id", "WriteConsole", writer_id=b"short", data=b"x")
+        self.bad("data", "WriteConsole", writer_id=b"w" * 16, data=b"")
+        self.bad("timeout_ms", "Stop", timeout_ms=3600001)
+        self.assertEqual(self.c.call("Guests", "List")["guests"], [])
+
+    def test_files_of_the_folder_alone(self):
+        self.start()
+        (self.files / "link").symlink_to("/etc/passwd")
+        (self.files / "sub").mkdir()
+        for name, code in (("link", rpc.NOT_FOUND), ("absent", rpc.NOT_FOUND),
+                           ("sub", rpc.INVALID)):
+            with self.subTest(name=name):
+                self.refused(code, self.c, "Guests", "Create", {
+                    "guest": {"name": "g"}, "config": self.config() | {"kernel": {"file": name}}})
+
+    def test_absent_ones(self):
+        self.start()
+        self.create()
+        # What is another tenant's, and of a tenant that has none, is as if it were not there.
+        for guest in ({"name": "x"}, {"name": "g", "tenant": 2}):
+            for method, more in (("Get", {}), ("Start", {}), ("Stop", {}), ("Kill", {}),
+                                 ("Delete", {}), ("Wait", {}), ("Stats", {}), ("ReadConsole", {}),
+                                 ("WriteConsole", {"writer_id": b"w" * 16, "data": b"x"})):
+                with self.subTest(guest=guest, method=method):
+                    reply = self.refused(rpc.NOT_FOUND, self.c, "Guests", method,
+                                         {"guest": guest, **more})
+                    self.assertRegex(reply.message, r"^no guest \d/[xg]$")
+        reply = self.refused(rpc.NOT_FOUND, self.c, "Guests", "Create", {
+            "guest": {"name": "y"}, "config": self.config() | {"images": [{"name": "none"}]}})
+        self.assertIn("no image 1/none", reply.message)
+
+    def test_list_in_pages(self):
+        self.start()
+        names = [f"g{n:02}" for n in range(7)]
+        for name in reversed(names):
+            self.create(name)
+        got, token = [], b""
+        while True:
+            page = self.c.call("Guests", "List", page_size=3, page_token=token)
+            got += [g["name"].decode() for g in page["guests"]]
+            token = page["next_page_token"]
+            if not token:
+                break
+        self.assertEqual(got, names)
+        self.assertEqual(len(self.c.call("Guests", "List", all_tenants=True)["guests"]), 7)
+        self.assertEqual(self.c.call("Guests", "List", tenant=2)["guests"], [])
+        for fields in ({"page_size": 101}, {"page_token": b"made up"},
+                       {"tenant": 1, "all_tenants": True}, {"tenant": 70000}):
+            self.refused(rpc.INVALID, self.c, "Guests", "List", fields)
+
+    def test_calls_that_are_repeated(self):
+        self.start()
+        ids = {m: str(uuid.uuid4()) for m in ("Create", "Start", "Stop", "Delete")}
+        config = self.config()
+        create = {"guest": {"name": "g"}, "config": config, "request_id": ids["Create"]}
+        first = self.c.call("Guests", "Create", **create)["guest"]
+        self.assertEqual(self.c.call("Guests", "Create", **create)["guest"], first)
+        started = self.guest("Start", request_id=ids["Start"])
+        self.assertEqual(self.guest("Start", request_id=ids["Start"]), started)
+        self.guest("Kill")
+        self.wait_for("stopped")
+        # What was done is not done again.
+        self.assertEqual(self.guest("Start", request_id=ids["Start"]), started)
+        self.assertEqual(self.state(), "stopped")
+        self.c.call("Guests", "Delete", guest={"name": "g"}, request_id=ids["Delete"])
+        self.c.call("Guests", "Delete", guest={"name": "g"}, request_id=ids["Delete"])
+        self.assertEqual(self.c.call("Guests", "Create", **create)["guest"], first)
+        self.refused(rpc.NOT_FOUND, self.c, "Guests", "Get", {"guest": {"name": "g"}})
+        self.refused(rpc.INVALID, self.c, "Guests", "Create",
+                     create | {"guest": {"name": "other"}})
+
+    def test_acts_are_in_the_audit(self):
+        self.start()
+        self.create(start=True)
+        self.guest("Kill")
+        self.wait_for("stopped")
+        self.c.call("Guests", "Delete", guest={"name": "g"})
+        records = [r for r in self.c.call("Audit", "List")["records"]
+                   if r["method"].startswith(b"Guests.")]
+        self.assertEqual([r["method"] for r in records],
+                         [b"Guests.Delete", b"Guests.Kill", b"Guests.Create"])
+        self.assertTrue(all(r["object"] == b"guest 1/g" for r in records), records)
 
 
 class Daemons(GuestCase):
@@ -174,27 +298,6 @@ class Daemons(GuestCase):
         self.assertLess(self.d.cpu_s() - cpu, 0.1)
         if not self.d.is_sanitized():
             self.assertLess(memory, 64 << 10)
-
-
-def alive(pid):
-    try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def qemus(data_dir):
-    """Pids of what runs in QEMU's place for a daemon."""
-    found = set()
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-        except OSError:
-            continue
-        if b"-pidfile" in words and bytes(data_dir) in words and alive(int(path.parent.name)):
-            found.add(int(path.parent.name))
-    return found
 
 
 if __name__ == "__main__":
