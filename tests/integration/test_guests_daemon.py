@@ -257,6 +257,23 @@ class Daemons(GuestCase):
         running = {self.get(f"g{n}")["pid"] for n in range(8)} - {0}
         self.eventually(lambda: qemus(self.d.data_dir) == running, "orphans")
 
+    def test_one_that_was_only_just_spawned(self):
+        """It is not there when the daemon looks for it, and does not come up behind its back."""
+        self.start()
+        for words in ("late=400", "latelock=400"):
+            with self.subTest(words=words):
+                self.create("g", words)
+                self.c.start("Guests", "Start", {"guest": {"name": "g"}})
+                self.eventually(lambda: qemus(self.d.data_dir), "not spawned")
+                self.d.kill9()
+                self.again()
+                guest = self.wait_for("crashed")
+                self.assertEqual(ENDINGS[guest["ending"]], "not_started")
+                self.eventually(lambda: not qemus(self.d.data_dir), "an orphan")
+                self.assertEqual([p.name for p in (self.d.data_dir / "run").glob("g*")], [])
+                self.c.put("a", 1, b"mine again")
+                self.c.call("Guests", "Delete", guest={"name": "g"})
+
     def test_one_daemon_a_folder_of_runs(self):
         self.args += ["--run-dir", str(self.dir / "run")]
         self.start()
