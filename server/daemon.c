@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,8 @@
 #include "waits.h"
 #include "watch.h"
 
+#define LOCK_WAIT_NS (1 * SPB_NS_PER_S)
+#define LOCK_STEP_MS 20
 #define READY_SIZE ((SPB_LISTEN_MAX + 1) * SPB_ENDPOINT_TEXT_SIZE + 16)
 
 /* ---- Parts -------------------------------------------------------------------------------- */
@@ -49,6 +52,22 @@ static spb_status make_folder(const char *path, struct spb_error *err)
     return spb_ok();
 }
 
+/*
+ * A daemon that was killed may have been about to start a guest: until the child has executed its
+ * program it holds what its parent held. So a lock is waited for, a little.
+ */
+static bool take_lock(int fd)
+{
+    int64_t until_ns = spb_now_ns() + LOCK_WAIT_NS;
+
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK || spb_now_ns() >= until_ns)
+            return false;
+        (void)poll(NULL, 0, LOCK_STEP_MS);
+    }
+    return true;
+}
+
 /* One daemon a data directory: the lock ends with the process, whatever ends that. */
 static spb_status lock_folder(struct spb_daemon *daemon, struct spb_error *err)
 {
@@ -60,7 +79,7 @@ static spb_status lock_folder(struct spb_daemon *daemon, struct spb_error *err)
     daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (daemon->lock_fd < 0)
         status = spb_fail_errno(err, SPB_IO, errno, "opening %s", path);
-    else if (flock(daemon->lock_fd, LOCK_EX | LOCK_NB) != 0)
+    else if (!take_lock(daemon->lock_fd))
         status = errno == EWOULDBLOCK
                      ? spb_fail(err, SPB_LOCKED, "data directory %s: another spaceblockd serves it",
                                 daemon->data_dir)

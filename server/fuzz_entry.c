@@ -53,6 +53,11 @@ int spb_server_fuzz_start(const char *data_dir)
     options.limits.upload_life_s = 1;
     options.limits.backup_life_s = 1;
     (void)snprintf(options.data_dir, sizeof(options.data_dir), "%s", data_dir);
+    /* Guests can be made, and none comes to run. */
+    (void)snprintf(options.qemu, sizeof(options.qemu), "/bin/false");
+    (void)snprintf(options.guest_files, sizeof(options.guest_files), "%s", "/bin");
+    options.accelerator = SPB_ACCELERATOR_TCG;
+    options.no_cgroup = true;
     if (!spb_is_ok(spb_daemon_new(&options, &fuzzed, &err))) {
         (void)fprintf(stderr, "fuzzed daemon: %s\n", err.text);
         return -1;

@@ -30,6 +30,7 @@
 #include "spaceblock/v1/artifacts.pb-c.h"
 #include "spaceblock/v1/audit.pb-c.h"
 #include "spaceblock/v1/events.pb-c.h"
+#include "spaceblock/v1/guests.pb-c.h"
 #include "spaceblock/v1/health.pb-c.h"
 #include "spaceblock/v1/images.pb-c.h"
 #include "spaceblock/v1/params.pb-c.h"
@@ -98,6 +99,17 @@ static const struct method methods[] = {
     {"Artifacts", "Delete", &spaceblock__v1__delete_artifact_response__descriptor},
     {"Audit", "List", &spaceblock__v1__list_audit_response__descriptor},
     {"Server", "Cancel", &spaceblock__v1__cancel_response__descriptor},
+    {"Guests", "Create", &spaceblock__v1__create_guest_response__descriptor},
+    {"Guests", "Start", &spaceblock__v1__start_guest_response__descriptor},
+    {"Guests", "Stop", &spaceblock__v1__stop_guest_response__descriptor},
+    {"Guests", "Kill", &spaceblock__v1__kill_guest_response__descriptor},
+    {"Guests", "Delete", &spaceblock__v1__delete_guest_response__descriptor},
+    {"Guests", "Get", &spaceblock__v1__get_guest_response__descriptor},
+    {"Guests", "List", &spaceblock__v1__list_guests_response__descriptor},
+    {"Guests", "Wait", &spaceblock__v1__wait_guest_response__descriptor},
+    {"Guests", "Stats", &spaceblock__v1__guest_stats_response__descriptor},
+    {"Guests", "ReadConsole", &spaceblock__v1__read_console_response__descriptor},
+    {"Guests", "WriteConsole", &spaceblock__v1__write_console_response__descriptor},
 };
 
 #define METHODS (sizeof methods / sizeof *methods)
@@ -111,6 +123,8 @@ enum {
     EVENTS_WATCH = 28,
     IMAGES_SCRUB = 29,
     IMAGES_BACKUP = 32,
+    GUESTS_WAIT = 47,
+    GUESTS_READ_CONSOLE = 49,
 };
 
 /* One connection, from the client's side. */
@@ -317,7 +331,8 @@ static void send_call(struct session *s, const struct method *method, const uint
     request.service = (struct spb_ttrpc_view){(const uint8_t *)service, strlen(service)};
     request.method = (struct spb_ttrpc_view){(const uint8_t *)method->name, strlen(method->name)};
     request.payload = (struct spb_ttrpc_view){payload, size};
-    if (method == &methods[EVENTS_WATCH] || method == &methods[IMAGES_SCRUB])
+    if (method == &methods[EVENTS_WATCH] || method == &methods[IMAGES_SCRUB] ||
+        method == &methods[GUESTS_WAIT] || method == &methods[GUESTS_READ_CONSOLE])
         request.timeout_ns = WAIT_TIMEOUT_NS;
     header.length = (uint32_t)spb_ttrpc_request_size(&request);
     header.stream = (uint32_t)s->call_count * 2u + 1u;

@@ -201,7 +201,9 @@ METHODS = ["Images.Create", "Images.List", "Images.Get", "Images.Inspect", "Imag
            "Uploads.Finish", "Uploads.Abort", "Health.Check", "Server.Info", "Server.Ping",
            "Events.Watch", "Images.Scrub", "Images.Clone", "Images.Rename", "Images.Backup",
            "Images.ReadBackup", "Images.EndBackup", "Artifacts.List", "Artifacts.Get",
-           "Artifacts.Delete", "Audit.List", "Server.Cancel"]
+           "Artifacts.Delete", "Audit.List", "Server.Cancel", "Guests.Create", "Guests.Start",
+           "Guests.Stop", "Guests.Kill", "Guests.Delete", "Guests.Get", "Guests.List",
+           "Guests.Wait", "Guests.Stats", "Guests.ReadConsole", "Guests.WriteConsole"]
 BYTES, AT_ONCE = 0x80, 0x40
 UPLOAD, BACKUP = b"UPLOADIDUPLOADID", b"BACKUPIDBACKUPID"
 # As long as the identity that the server gives; see learn() of fuzz_requests.c.
@@ -294,6 +296,21 @@ def plain_calls():
     for name in ("Get", "Delete"):
         fields = {"f2": SHA} if name == "Get" else {"f1": REQUEST_ID, "f3": SHA}
         yield f"artifacts-{name.lower()}", call(f"Artifacts.{name}", message(**fields))
+    guest = message(f2=b"g")
+    config = message(f1=A, f2=message(f2=b"true"), f4=b"quiet", f5=64, f6=2, f7=3, f8=2, f9=1000,
+                     f10=1000, f12=message(f1=b"k", f2=b"v"))
+    create = call("Guests.Create", message(f1=REQUEST_ID, f2=guest, f3=config))
+    yield "guests-create", create
+    yield "guests-run", call("Guests.Create", message(f1=REQUEST_ID, f2=guest, f3=config, f4=1))
+    for name in ("Start", "Stop", "Kill", "Delete"):
+        yield f"guests-{name.lower()}", create + call(f"Guests.{name}", message(
+            f1=REQUEST_ID, f2=guest, f3=1))
+    yield "guests-look", create + call("Guests.Get", message(f1=guest)) + call(
+        "Guests.List", message(f2=1, f3=1)) + call("Guests.Wait", message(
+            f1=guest, f2=1, f3=60000)) + call("Guests.Stats", message(f1=guest))
+    yield "guests-console", create + call("Guests.ReadConsole", message(
+        f1=guest, f3=10, f4=100)) + call("Guests.WriteConsole", message(
+            f1=guest, f2=b"w" * 16, f4=b"typed"))
     yield "products-list", call("DataProducts.List", message(f1=A, f2=1))
     yield "products-get", call("DataProducts.Get", message(f1=A, f2=b"p", f3=1))
     yield "products-read", call("DataProducts.Read", message(f1=A, f2=b"p", f3=IDENTITY, f5=10))
@@ -415,7 +432,9 @@ def act_seeds():
     yield "abort", act(5, name=b"demo")
     yield "artifact", act(6, size=2**40, label=b"kernel")
     yield "artifact-delete", act(7, label=b"l" * 64)
-    yield "unknown", act(8)
+    for name, kind in (("create", 8), ("start", 9), ("stop", 10), ("kill", 11), ("delete", 12)):
+        yield f"guest-{name}", act(kind, name=b"demo", size=3)
+    yield "unknown", act(13, name=b"demo")
     yield "name-outside", act(2, name=b"../x")
     yield "cut", act(3, name=b"old", new_name=b"new")[:-1]
 

@@ -45,7 +45,7 @@ static bool decodes(const uint8_t *bytes, size_t size)
 
 Test(acts, survive_as_bytes)
 {
-    for (int kind = SPB_ACT_IMAGE_IMPORT; kind <= SPB_ACT_ARTIFACT_DELETE; kind++) {
+    for (int kind = SPB_ACT_IMAGE_IMPORT; kind <= SPB_ACT_GUEST_DELETE; kind++) {
         struct spb_act_detail detail = full((enum spb_act_kind)kind), got;
         uint8_t bytes[SPB_ACT_DETAIL_SIZE_MAX], again[SPB_ACT_DETAIL_SIZE_MAX];
         size_t size = encode(&detail, bytes);
