@@ -19,6 +19,7 @@
 
 #define CONNECT_NS (2 * SPB_NS_PER_MS) /* between looks for the sockets at first; */
 #define CONNECT_SLOW_NS (20 * SPB_NS_PER_MS)
+#define CONSOLE_REST_NS (5 * SPB_NS_PER_MS) /* between reads of a console that was emptied */
 #define READ_SIZE 65536u
 #define READS_AT_END 64
 #define NOFILE 1024u
@@ -229,7 +230,8 @@ static void watch_console(struct spb_guest_run *run)
 
     if (fd < 0)
         return;
-    uint32_t events = spb_console_wants_write(console) ? EPOLLIN | EPOLLOUT : EPOLLIN;
+    uint32_t events = (run->console_at_ns == 0 ? EPOLLIN : 0u) |
+                      (spb_console_wants_write(console) ? EPOLLOUT : 0u);
     if (!spb_is_ok(
             spb_source_watch(supervisor_of(run->guest), &run->console_source, fd, events, &err)))
         spb_log(&run->guest->daemon->log, SPB_LOG_WARN, "console-not-read",
@@ -238,18 +240,29 @@ static void watch_console(struct spb_guest_run *run)
 
 static void close_console(struct spb_guest_run *run)
 {
+    run->console_at_ns = 0;
     spb_source_unwatch(supervisor_of(run->guest), &run->console_source);
     spb_console_detach(run->guest->console);
 }
 
+/*
+ * QEMU sends what a guest prints byte by byte. What comes within a moment is read, and told to who
+ * waits for it, in one piece: the socket holds far more than that, so the guest does not wait. An
+ * end is reported all the same.
+ */
 static void on_console(struct spb_source *source, uint32_t events)
 {
     struct spb_guest_run *run = SPB_CONTAINER(source, struct spb_guest_run, console_source);
     struct spb_console *console = run->guest->console;
+    enum spb_console_turn turn = SPB_CONSOLE_MORE;
 
     if ((events & EPOLLOUT) != 0)
         spb_console_on_writable(console);
-    if (spb_console_on_readable(console, now_ms()) == SPB_CONSOLE_ENDED)
+    if ((events & ~(uint32_t)EPOLLOUT) != 0) {
+        turn = spb_console_on_readable(console, now_ms());
+        run->console_at_ns = turn == SPB_CONSOLE_EMPTY ? spb_now_ns() + CONSOLE_REST_NS : 0;
+    }
+    if (turn == SPB_CONSOLE_ENDED)
         close_console(run);
     else
         watch_console(run);
@@ -433,13 +446,23 @@ void spb_session_connect(struct spb_guest *guest)
         guest->run->connect_at_ns = spb_now_ns();
 }
 
+static void sooner(int64_t *next_ns, int64_t at_ns)
+{
+    if (at_ns != 0 && (*next_ns == 0 || at_ns < *next_ns))
+        *next_ns = at_ns;
+}
+
 int64_t spb_session_next_ns(const struct spb_guest *guest)
 {
     const struct spb_guest_run *run = guest->run;
+    int64_t next_ns = 0;
 
-    if (run == NULL || run->connect_at_ns == 0 || run->answer_at_ns == 0)
-        return run == NULL ? 0 : run->connect_at_ns + run->answer_at_ns;
-    return run->connect_at_ns < run->answer_at_ns ? run->connect_at_ns : run->answer_at_ns;
+    if (run == NULL)
+        return 0;
+    sooner(&next_ns, run->connect_at_ns);
+    sooner(&next_ns, run->answer_at_ns);
+    sooner(&next_ns, run->console_at_ns);
+    return next_ns;
 }
 
 void spb_session_time(struct spb_guest *guest, int64_t now)
@@ -452,6 +475,10 @@ void spb_session_time(struct spb_guest *guest, int64_t now)
             try_to_connect(run, now);
         else
             run->connect_at_ns = 0;
+    }
+    if (run->console_at_ns != 0 && now >= run->console_at_ns) {
+        run->console_at_ns = 0;
+        watch_console(run);
     }
     if (run->answer_at_ns == 0 || now < run->answer_at_ns)
         return;
@@ -579,7 +606,7 @@ void spb_session_end(struct spb_guest *guest)
     close_fd(&run->child_words_fd);
     close_fd(&run->procs_fd);
     run->process.pid = 0;
-    run->connect_at_ns = run->answer_at_ns = 0;
+    run->connect_at_ns = run->answer_at_ns = run->console_at_ns = 0;
 }
 
 void spb_session_free(struct spb_guest *guest)

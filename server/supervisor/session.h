@@ -41,6 +41,7 @@ struct spb_guest_run {
     int monitor_fd; /* owned; -1: none */
     struct spb_source process_source, monitor_source, console_source, words_source;
     int64_t connect_at_ns, answer_at_ns; /* 0: none */
+    int64_t console_at_ns;               /* not read before; 0: it is read */
     unsigned asked;                      /* commands that are not answered */
     bool is_in_cgroup;                   /* that is known: it was spawned by this daemon */
     bool is_stranger;                    /* another QEMU answered: it is left alone */
