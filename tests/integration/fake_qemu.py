@@ -70,14 +70,18 @@ class Fake:
         sock.listen(1)
         self.selector.register(sock, selectors.EVENT_READ, accept)
 
+    def dawdle(self, word):
+        """To be slow is what it is told to."""
+        selectors.DefaultSelector().select(int(self.words.get(word, 0)) / 1000)
+
     def start(self):
         if "exit" in self.words:
             print(f"fake-qemu: cannot start: code {self.words['exit']}", file=sys.stderr)
             sys.exit(int(self.words["exit"]))
-        time.sleep(int(self.words.get("late", 0)) / 1000)
+        self.dawdle("late")
         if "nopidfile" not in self.words:
             self.pidfile = open(self.options["pidfile"][0], "w")
-            time.sleep(int(self.words.get("latelock", 0)) / 1000)
+            self.dawdle("latelock")
             fcntl.lockf(self.pidfile, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.pidfile.write(f"{os.getpid()}\n")
             self.pidfile.flush()
