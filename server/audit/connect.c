@@ -11,10 +11,11 @@
  * copied; if the flush of a later one fails, a third that succeeds does not copy them again, and
  * the WAL is written over.
  *
- * So a start, and whoever saw a checkpoint fail, copies the whole WAL, from its first frame on,
+ * So a start, and whoever saw a checkpoint fail, rewrites and flushes the whole WAL where it is
+ * (rewrite.c), for what is read there may not be on the medium; copies it, from its first frame on,
  * flushes that, and begins it anew, before anything is built on it. That takes a connection which
  * is alone and finds out from the file what the WAL holds. Until then nothing is copied, so that
- * the WAL, whose every commit was flushed, is there for the next start.
+ * the WAL is there for the next start.
  *
  * After an unclean end the database is checked, for as long as a start may be held up by that.
  */
@@ -28,6 +29,7 @@
 #include <unistd.h>
 
 #include "audit/inside.h"
+#include "audit/rewrite.h"
 #include "audit/schema.h"
 #include "log.h"
 #include "util.h"
@@ -89,6 +91,7 @@ static bool has_wal(const char *path)
 
 static spb_status recover(struct spb_db *db, struct spb_error *err)
 {
+    SPB_TRY(spb_wal_rewrite(db, err));
     int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
 
     return rc == SQLITE_OK ? spb_ok() : spb_db_fail(db, rc, "recovering", err);

@@ -55,7 +55,7 @@ struct stage {
     enum after after;
     bool once_open; /* the plan begins when the database is open */
     bool may_close; /* at its end, at every other place */
-    void (*visit)(struct lab *lab, const struct stage *stage, uint64_t at, struct lab_run *run);
+    void (*visit)(struct lab *lab, const struct stage *stage, struct lab_run *run);
 };
 
 struct pace {
@@ -63,20 +63,20 @@ struct pace {
     double seconds; /* 0: as long as it takes to have been everywhere */
 };
 
-static void visit_one(struct lab *lab, const struct stage *stage, uint64_t at, struct lab_run *run)
+static void visit_one(struct lab *lab, const struct stage *stage, struct lab_run *run)
 {
     enum lab_end end = lab_run(lab, run);
 
-    look_after(lab, stage->after, end == LAB_DONE && run->closes, at);
+    look_after(lab, stage->after, end == LAB_DONE && run->closes, run->seed);
 }
 
 /*
  * What the first process left, the second sees and works on, and dies too, or ends. Nobody has
  * looked in between.
  */
-static void visit_two(struct lab *lab, const struct stage *stage, uint64_t at, struct lab_run *run)
+static void visit_two(struct lab *lab, const struct stage *stage, struct lab_run *run)
 {
-    uint64_t random = at;
+    uint64_t random = run->seed;
     struct lab_run second = {.plan = {DISK_ALL, DISK_DIES, random_below(&random, 80), 1},
                              .from_the_start = random_below(&random, 4) == 0,
                              .groups = 12,
@@ -84,21 +84,36 @@ static void visit_two(struct lab *lab, const struct stage *stage, uint64_t at, s
 
     (void)lab_run(lab, run);
     (void)lab_run(lab, &second);
-    look_after(lab, stage->after, false, at);
+    look_after(lab, stage->after, false, run->seed);
 }
 
-static void visit(struct lab *lab, const struct stage *stage, uint64_t at)
+/* The second dies while it opens the database: what it recovers from is the first one's. */
+static void visit_opening(struct lab *lab, const struct stage *stage, struct lab_run *run)
 {
+    uint64_t random = run->seed;
+    struct lab_run second = {.plan = {DISK_ALL, DISK_DIES, 1 + random_below(&random, 24), 1},
+                             .from_the_start = true,
+                             .groups = 1,
+                             .seed = random_next(&random)};
+
+    (void)lab_run(lab, run);
+    (void)lab_run(lab, &second);
+    look_after(lab, stage->after, false, run->seed);
+}
+
+static void visit(struct lab *lab, const struct stage *stage, uint64_t at, uint64_t seed)
+{
+    uint64_t random = seed + at;
     struct lab_run run = {.plan = stage->plan,
                           .from_the_start = !stage->once_open,
                           .closes = stage->may_close && at % 2 == 0,
                           .groups = 12,
-                          .seed = at};
+                          .seed = random_next(&random) | 1}; /* 0 means something else */
 
     run.plan.at = at;
     (void)snprintf(lab->where, sizeof lab->where, "%s %lu", stage->words, (unsigned long)at);
     lab_begin(lab);
-    stage->visit(lab, stage, at, &run);
+    stage->visit(lab, stage, &run);
 }
 
 /* So many calls that it could strike are in a child's life; other threads' turns make it vary. */
@@ -130,7 +145,7 @@ static void go_through(struct lab *lab, const struct stage *stage, const struct 
         places[other] = i + 1;
     }
     for (; visited < count && (pace->seconds <= 0 || spb_now_ns() < until_ns); visited++)
-        visit(lab, stage, places[visited]);
+        visit(lab, stage, places[visited], pace->seed);
     free(places);
     printf("%s %lu of %lu%s\n", stage->words, (unsigned long)visited, (unsigned long)count,
            after_words[stage->after]);
@@ -139,11 +154,13 @@ static void go_through(struct lab *lab, const struct stage *stage, const struct 
 static void go_through_all(struct lab *lab, const struct stage *stages, size_t count,
                            const struct pace *pace)
 {
-    struct pace share = {pace->seed, pace->seconds / (double)(count * AFTER_COUNT)};
+    double seconds = pace->seconds / (double)(count * AFTER_COUNT);
+    uint64_t random = pace->seed;
 
     for (size_t i = 0; i < count; i++) {
         for (enum after after = AFTER_PROCESS; after < AFTER_COUNT; after++) {
             struct stage stage = stages[i];
+            struct pace share = {random_next(&random), seconds};
 
             stage.after = after;
             go_through(lab, &stage, &share);
@@ -167,6 +184,12 @@ static void kill_all(struct lab *lab, const struct pace *pace)
          false,
          false,
          visit_two},
+        {"killed when opening, after dropping flush",
+         {DISK_FLUSHES, DISK_DROPS, 0, 1},
+         0,
+         false,
+         false,
+         visit_opening},
     };
 
     go_through_all(lab, stages, sizeof stages / sizeof *stages, pace);
