@@ -105,8 +105,9 @@ static void add_base(struct builder *b, const struct spb_machine *machine)
     add(b, "-nodefaults");
     add(b, "-no-user-config");
     add(b, "-nographic");
+    /* Its firmware is to keep off the console, where words are the guest's sign of life. */
     add(b, "-machine");
-    add(b, "pc");
+    add(b, "pc,graphics=on");
     add_accel(b, machine->accel);
     add(b, "-m");
     addf(b, "%u", machine->memory_mib);
