@@ -110,10 +110,10 @@ static void take_image(void *user, const struct spb_image_row *row)
     }
 }
 
-static spb_status find_row(struct spb_daemon *daemon, const struct spb_act_detail *detail,
+static spb_status find_row(struct spb_daemon *daemon, uint16_t tenant, const char *name,
                            struct image_search *search, struct spb_error *err)
 {
-    *search = (struct image_search){.tenant = detail->tenant, .name = detail->name};
+    *search = (struct image_search){.tenant = tenant, .name = name};
     return spb_rows_images(daemon->audit, take_image, search, err);
 }
 
@@ -127,7 +127,7 @@ static spb_status keep_size(struct spb_daemon *daemon, const struct spb_act_deta
     struct image_search search;
     struct spb_image_look look;
 
-    SPB_TRY(find_row(daemon, detail, &search, err));
+    SPB_TRY(find_row(daemon, detail->tenant, detail->name, &search, err));
     if (search.found && memcmp(search.row.uuid, detail->uuid, SPB_UUID_SIZE) == 0)
         return spb_ok();
     SPB_TRY(spb_image_look(path, detail->sector_size, path, &look, err));
@@ -208,16 +208,16 @@ static spb_status settle_clone(struct spb_daemon *daemon, const struct spb_act_d
 
 /* ---- Rename ------------------------------------------------------------------------------- */
 
-/* The registry's row under the new name. */
-static spb_status rename_row(struct spb_daemon *daemon, const struct spb_act_detail *detail,
-                             bool *changed, struct spb_error *err)
+/* The row follows the file. */
+static spb_status move_row(struct spb_daemon *daemon, const struct spb_act_detail *detail,
+                           const char *from, const char *to, bool *changed, struct spb_error *err)
 {
     struct image_search search;
 
-    SPB_TRY(find_row(daemon, detail, &search, err));
-    if (!search.found)
+    SPB_TRY(find_row(daemon, detail->tenant, from, &search, err));
+    if (!search.found || memcmp(search.row.uuid, detail->uuid, SPB_UUID_SIZE) != 0)
         return spb_ok();
-    memcpy(search.row.name, detail->new_name, sizeof(search.row.name));
+    memcpy(search.row.name, to, strlen(to) + 1);
     *changed = true;
     return spb_rows_put_image(daemon->audit, &search.row, err);
 }
@@ -243,7 +243,7 @@ static spb_status settle_rename(struct spb_daemon *daemon, const struct spb_act_
     *outcome = SPB_OUTCOME_NOT_DONE;
     SPB_TRY(shows_uuid(to, detail, &there, err));
     if (!there)
-        return spb_ok();
+        return move_row(daemon, detail, detail->new_name, detail->name, &changed, err);
     if (is_one_file(from, to)) {
         (void)unlink(from);
         changed = true;
@@ -254,7 +254,7 @@ static spb_status settle_rename(struct spb_daemon *daemon, const struct spb_act_
             return spb_ok();
     }
     SPB_TRY(spb_sync_folder_of(to, err));
-    SPB_TRY(rename_row(daemon, detail, &changed, err));
+    SPB_TRY(move_row(daemon, detail, detail->name, detail->new_name, &changed, err));
     *outcome = changed ? SPB_OUTCOME_COMPLETED : SPB_OUTCOME_DONE;
     return spb_ok();
 }

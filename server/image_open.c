@@ -409,9 +409,21 @@ static void show_row(struct spb_image *image)
     image->sector_size = row->sector_size;
 }
 
+/* The reason as clients get it: with TENANT/NAME where the path of the file is. */
+static void tell_reason(struct spb_image *image, const char *text)
+{
+    const char *path = strstr(text, image->path);
+
+    if (path == NULL)
+        (void)snprintf(image->reason, sizeof(image->reason), "%s", text);
+    else
+        (void)snprintf(image->reason, sizeof(image->reason), "%.*s%u/%s%s", (int)(path - text),
+                       text, (unsigned)image->tenant, image->name, path + strlen(image->path));
+}
+
+/* Clients know the image by tenant and name: where it lies on the host is none of theirs. */
 static void adopt(struct spb_image *image, const struct opening *opening)
 {
-    /* Clients know the image by tenant and name: where it lies on the host is none of theirs. */
     if (opening->volume != NULL) {
         struct spb_device *device = spb_volume_device(opening->volume);
         (void)snprintf(device->name, sizeof(device->name), "%u/%s", (unsigned)image->tenant,
@@ -423,7 +435,7 @@ static void adopt(struct spb_image *image, const struct opening *opening)
     image->reason_code = SPB_OK;
     if (opening->state != SPB_IMAGE_READY) {
         image->reason_code = opening->why.code;
-        (void)snprintf(image->reason, sizeof(image->reason), "%s", opening->why.text);
+        tell_reason(image, opening->why.text);
     }
     if (opening->guest[0] != '\0')
         memcpy(image->guest, opening->guest, sizeof(image->guest));

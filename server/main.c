@@ -111,6 +111,7 @@ static void block_signals(sigset_t *signals)
     (void)sigaddset(signals, SIGHUP);
     (void)pthread_sigmask(SIG_BLOCK, signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* the write fails, as on a full disk */
 }
 
 static int fail(const struct spb_error *err, int code)

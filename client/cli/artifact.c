@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/output.h"
+#include "cli/pages.h"
 #include "cli/upload.h"
 
 #define SERVICE "spaceblock.v1.Artifacts"
@@ -133,7 +134,8 @@ static spb_status hash_source(struct putting *putting, struct cli_source *source
     return status;
 }
 
-static spb_status send_source(struct putting *putting, struct cli_source *source,
+/* Sends it; or, where it was there, ends what an earlier run may have left. */
+static spb_status send_source(struct putting *putting, struct cli_source *source, bool was_there,
                               struct spb_error *err)
 {
     char key[32 + SPB_SHA256_TEXT_SIZE], what[32 + SPB_SHA256_TEXT_SIZE], options[96] = "";
@@ -154,6 +156,10 @@ static spb_status send_source(struct putting *putting, struct cli_source *source
     else
         (void)snprintf(key, sizeof(key), "artifact own/%s", hash);
     (void)snprintf(options, sizeof(options), "name %s", putting->file->label);
+    if (was_there) {
+        cli_upload_forget(putting->cli, putting->daemon, &target, source);
+        return spb_ok();
+    }
     cli_progress_init(&progress, putting->cli, "sending");
     spb_status status = cli_upload(putting->cli, putting->daemon, &target, source, &progress, err);
     cli_progress_done(&progress);
@@ -179,11 +185,11 @@ static spb_status put(struct putting *putting, bool *was_there, struct spb_error
     if (!spb_is_ok(status) && status.code != SPB_NOT_FOUND)
         return status;
     *was_there = spb_is_ok(status) && is_wanted(putting);
-    if (*was_there)
-        return spb_ok();
-    putting_cleanup(putting);
-    putting->made = NULL;
-    return send_source(putting, &source, err);
+    if (!*was_there) {
+        putting_cleanup(putting);
+        putting->made = NULL;
+    }
+    return send_source(putting, &source, *was_there, err);
 }
 
 spb_status cli_artifact_store(struct cli *cli, struct cli_daemon *daemon,
@@ -210,8 +216,7 @@ spb_status cli_artifact_each(struct cli_daemon *daemon, struct cli_tenant tenant
 {
     static const struct cli_method method = {
         SERVICE, "List", &spaceblock__v1__list_artifacts_response__descriptor, CLI_CALL_MS};
-    uint8_t token[512];
-    size_t token_len = 0;
+    struct cli_page page = {.token_len = 0};
 
     do {
         Spaceblock__V1__ListArtifactsRequest request;
@@ -222,21 +227,15 @@ spb_status cli_artifact_each(struct cli_daemon *daemon, struct cli_tenant tenant
             request.if_tenant_case = SPACEBLOCK__V1__LIST_ARTIFACTS_REQUEST__IF_TENANT_TENANT;
             request.tenant = tenant.number;
         }
-        request.page_token = cli_bytes(token, token_len);
+        request.page_token = cli_bytes(page.token, page.token_len);
         SPB_TRY(cli_daemon_call(daemon, &method, &request.base, &reply, err));
         const Spaceblock__V1__ListArtifactsResponse *answer = (const void *)reply;
-        /* A daemon that pages on without artifacts would never come to an end. */
-        if (answer->next_page_token.len > sizeof(token) ||
-            (answer->next_page_token.len > 0 && answer->n_artifacts == 0))
-            return cli_answer_lacks(&method, "a page token that leads on", err);
         for (size_t i = 0; i < answer->n_artifacts; i++) {
             if (!take(user, answer->artifacts[i]))
                 return spb_ok();
         }
-        token_len = answer->next_page_token.len;
-        if (token_len > 0)
-            memcpy(token, answer->next_page_token.data, token_len);
-    } while (token_len > 0);
+        SPB_TRY(cli_page_turn(&page, &method, &answer->next_page_token, answer->n_artifacts, err));
+    } while (page.token_len > 0);
     return spb_ok();
 }
 

@@ -6,18 +6,12 @@
 
 #include "cli/guest/guest.h"
 #include "cli/output.h"
+#include "cli/pages.h"
 #include "cli/session.h"
 #include "cli/table.h"
 #include "cli/text.h"
 
 /* ---- The list, page by page ---------------------------------------------------------------- */
-
-struct listing {
-    json_t *guests; /* with --json */
-    struct cli_table table;
-    uint8_t token[512];
-    size_t token_len;
-};
 
 static void add_started(struct cli_table *table, const Spaceblock__V1__Guest *guest)
 {
@@ -28,32 +22,31 @@ static void add_started(struct cli_table *table, const Spaceblock__V1__Guest *gu
     cli_table_add(table, "%s", when);
 }
 
-static void add_guest(struct listing *listing, const Spaceblock__V1__Guest *guest)
+static void add_guest(struct cli_rows *rows, const Spaceblock__V1__Guest *guest)
 {
     const Spaceblock__V1__GuestConfig *config = guest->config;
 
-    if (listing->guests != NULL) {
-        cli_json_append(listing->guests, cli_guest_to_json(guest));
+    if (rows->items != NULL) {
+        cli_json_append(rows->items, cli_guest_to_json(guest));
         return;
     }
-    cli_table_add(&listing->table, "%" PRIu32, guest->tenant);
-    cli_table_take(&listing->table, cli_text_safe(guest->name.data, guest->name.len));
-    cli_table_add(&listing->table, "%s%s", cli_guest_state_name(guest->state),
+    cli_table_add(&rows->table, "%" PRIu32, guest->tenant);
+    cli_table_take(&rows->table, cli_text_safe(guest->name.data, guest->name.len));
+    cli_table_add(&rows->table, "%s%s", cli_guest_state_name(guest->state),
                   guest->crash_loop ? " (crash loop)" : "");
     if (config != NULL && config->n_images > 0)
-        cli_table_take(&listing->table,
+        cli_table_take(&rows->table,
                        cli_text_safe(config->images[0]->name.data, config->images[0]->name.len));
     else
-        cli_table_add(&listing->table, "-");
-    cli_table_add(&listing->table, "%s",
-                  guest->pid == 0 ? "-" : cli_guest_accel_name(guest->accel));
-    add_started(&listing->table, guest);
-    cli_table_add(&listing->table, "%" PRIu32, guest->restarts);
-    cli_table_take(&listing->table, cli_text_safe(guest->reason.data, guest->reason.len));
+        cli_table_add(&rows->table, "-");
+    cli_table_add(&rows->table, "%s", guest->pid == 0 ? "-" : cli_guest_accel_name(guest->accel));
+    add_started(&rows->table, guest);
+    cli_table_add(&rows->table, "%" PRIu32, guest->restarts);
+    cli_table_take(&rows->table, cli_text_safe(guest->reason.data, guest->reason.len));
 }
 
-static spb_status list_page(struct cli *cli, struct cli_daemon *daemon, struct listing *listing,
-                            struct spb_error *err)
+static spb_status list_page(struct cli *cli, struct cli_daemon *daemon, struct cli_page *page,
+                            struct cli_rows *rows, struct spb_error *err)
 {
     static const struct cli_method method = {
         CLI_SERVICE_GUESTS, "List", &spaceblock__v1__list_guests_response__descriptor, CLI_CALL_MS};
@@ -66,60 +59,21 @@ static spb_status list_page(struct cli *cli, struct cli_daemon *daemon, struct l
         request.tenant = (uint32_t)cli_number(cli, CLI_OPT_TENANT_ID, 0);
     }
     request.all_tenants = cli_has(cli, CLI_OPT_ALL_TENANTS);
-    request.page_token = cli_bytes(listing->token, listing->token_len);
+    request.page_token = cli_bytes(page->token, page->token_len);
     SPB_TRY(cli_daemon_call(daemon, &method, &request.base, &reply, err));
     const Spaceblock__V1__ListGuestsResponse *answer = (const void *)reply;
-    /* A daemon that pages on without guests would never come to an end. */
-    if (answer->next_page_token.len > sizeof(listing->token) ||
-        (answer->next_page_token.len > 0 && answer->n_guests == 0))
-        return cli_answer_lacks(&method, "a page token that leads on", err);
     for (size_t i = 0; i < answer->n_guests; i++)
-        add_guest(listing, answer->guests[i]);
-    listing->token_len = answer->next_page_token.len;
-    if (listing->token_len > 0)
-        memcpy(listing->token, answer->next_page_token.data, listing->token_len);
-    return spb_ok();
-}
-
-static void print_listing(struct listing *listing)
-{
-    if (listing->guests == NULL) {
-        cli_table_print(&listing->table);
-        return;
-    }
-    json_t *root = cli_json_object();
-    cli_json_set(root, "guests", listing->guests);
-    cli_json_print(root);
+        add_guest(rows, answer->guests[i]);
+    return cli_page_turn(page, &method, &answer->next_page_token, answer->n_guests, err);
 }
 
 int cli_run_guest_ls(struct cli *cli)
 {
     static const char *const headings[] = {"TENANT", "NAME",    "STATE",    "IMAGE",
                                            "ACCEL",  "STARTED", "RESTARTS", "REASON"};
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
-    struct listing listing = {.token_len = 0};
-    struct spb_error err;
+    static const struct cli_list list = {"guest ls", "guests", headings, 8, list_page};
 
-    if (cli_has(cli, CLI_OPT_TENANT_ID) && cli_has(cli, CLI_OPT_ALL_TENANTS))
-        return cli_usage(cli, "guest ls: found both --tenant-id and --all-tenants, expected one");
-    int code = cli_session_open(cli, &session);
-    if (code != CLI_EXIT_OK)
-        return code;
-    if (cli_is_json(cli))
-        listing.guests = cli_json_array();
-    else
-        cli_table_init(&listing.table, headings, 8);
-    spb_status status;
-    do {
-        status = list_page(cli, &session.daemon, &listing, &err);
-    } while (spb_is_ok(status) && listing.token_len > 0);
-    if (spb_is_ok(status)) {
-        print_listing(&listing);
-        return CLI_EXIT_OK;
-    }
-    json_decref(listing.guests);
-    cli_table_done(&listing.table);
-    return cli_fail(cli, &err);
+    return cli_list_run(cli, &list);
 }
 
 int cli_run_guest_show(struct cli *cli)

@@ -7,6 +7,7 @@
 
 #include "cli/daemon.h"
 #include "cli/output.h"
+#include "cli/pages.h"
 #include "cli/session.h"
 #include "cli/table.h"
 #include "cli/text.h"
@@ -223,29 +224,22 @@ int cli_run_image_reopen(struct cli *cli)
 
 /* ---- The list, page by page ---------------------------------------------------------------- */
 
-struct listing {
-    json_t *images; /* with --json */
-    struct cli_table table;
-    uint8_t token[512];
-    size_t token_len;
-};
-
-static void add_image(struct listing *listing, const Spaceblock__V1__Image *image)
+static void add_image(struct cli_rows *rows, const Spaceblock__V1__Image *image)
 {
-    if (listing->images != NULL) {
-        cli_json_append(listing->images, cli_image_to_json(image));
+    if (rows->items != NULL) {
+        cli_json_append(rows->items, cli_image_to_json(image));
         return;
     }
-    cli_table_add(&listing->table, "%u", image->tenant);
-    cli_table_take(&listing->table, cli_text_safe(image->name.data, image->name.len));
-    cli_table_add(&listing->table, "%s", cli_image_state_name(image->state));
-    cli_table_add(&listing->table, "%u", image->total_blocks);
-    cli_table_add(&listing->table, "%u", image->sector_size);
-    cli_table_take(&listing->table, cli_text_safe(image->reason.data, image->reason.len));
+    cli_table_add(&rows->table, "%u", image->tenant);
+    cli_table_take(&rows->table, cli_text_safe(image->name.data, image->name.len));
+    cli_table_add(&rows->table, "%s", cli_image_state_name(image->state));
+    cli_table_add(&rows->table, "%u", image->total_blocks);
+    cli_table_add(&rows->table, "%u", image->sector_size);
+    cli_table_take(&rows->table, cli_text_safe(image->reason.data, image->reason.len));
 }
 
-static spb_status list_page(struct cli *cli, struct cli_daemon *daemon, struct listing *listing,
-                            struct spb_error *err)
+static spb_status list_page(struct cli *cli, struct cli_daemon *daemon, struct cli_page *page,
+                            struct cli_rows *rows, struct spb_error *err)
 {
     static const struct cli_method method = {
         CLI_SERVICE_IMAGES, "List", &spaceblock__v1__list_images_response__descriptor, CLI_CALL_MS};
@@ -258,57 +252,18 @@ static spb_status list_page(struct cli *cli, struct cli_daemon *daemon, struct l
         request.tenant = (uint32_t)cli_number(cli, CLI_OPT_TENANT_ID, 0);
     }
     request.all_tenants = cli_has(cli, CLI_OPT_ALL_TENANTS);
-    request.page_token = cli_bytes(listing->token, listing->token_len);
+    request.page_token = cli_bytes(page->token, page->token_len);
     SPB_TRY(cli_daemon_call(daemon, &method, &request.base, &reply, err));
     const Spaceblock__V1__ListImagesResponse *answer = (const void *)reply;
-    /* A daemon that pages on without images would never come to an end. */
-    if (answer->next_page_token.len > sizeof(listing->token) ||
-        (answer->next_page_token.len > 0 && answer->n_images == 0))
-        return cli_answer_lacks(&method, "a page token that leads on", err);
     for (size_t i = 0; i < answer->n_images; i++)
-        add_image(listing, answer->images[i]);
-    listing->token_len = answer->next_page_token.len;
-    if (listing->token_len > 0)
-        memcpy(listing->token, answer->next_page_token.data, listing->token_len);
-    return spb_ok();
-}
-
-static void print_listing(struct listing *listing)
-{
-    if (listing->images == NULL) {
-        cli_table_print(&listing->table);
-        return;
-    }
-    json_t *root = cli_json_object();
-    cli_json_set(root, "images", listing->images);
-    cli_json_print(root);
+        add_image(rows, answer->images[i]);
+    return cli_page_turn(page, &method, &answer->next_page_token, answer->n_images, err);
 }
 
 int cli_run_image_list(struct cli *cli)
 {
     static const char *const headings[] = {"TENANT", "NAME", "STATE", "BLOCKS", "SECTOR", "REASON"};
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
-    struct listing listing = {.token_len = 0};
-    struct spb_error err;
+    static const struct cli_list list = {"image list", "images", headings, 6, list_page};
 
-    if (cli_has(cli, CLI_OPT_TENANT_ID) && cli_has(cli, CLI_OPT_ALL_TENANTS))
-        return cli_usage(cli, "image list: found both --tenant-id and --all-tenants, expected one");
-    int code = cli_session_open(cli, &session);
-    if (code != CLI_EXIT_OK)
-        return code;
-    if (cli_is_json(cli))
-        listing.images = cli_json_array();
-    else
-        cli_table_init(&listing.table, headings, 6);
-    spb_status status;
-    do {
-        status = list_page(cli, &session.daemon, &listing, &err);
-    } while (spb_is_ok(status) && listing.token_len > 0);
-    if (spb_is_ok(status)) {
-        print_listing(&listing);
-        return CLI_EXIT_OK;
-    }
-    json_decref(listing.images);
-    cli_table_done(&listing.table);
-    return cli_fail(cli, &err);
+    return cli_list_run(cli, &list);
 }

@@ -231,6 +231,7 @@ int main(int argc, char **argv)
         return CLI_EXIT_FAILED;
     /* A reader that went away shows as an error of the write. */
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* so does a file that may grow no more */
     int code = run(&cli, argc > 0 ? argc - 1 : 0, argv + 1);
     return cli_finish_output(&cli, code);
 }

@@ -413,3 +413,26 @@ spb_status cli_upload(struct cli *cli, struct cli_daemon *daemon,
     cli_resume_done(&upload.record);
     return status;
 }
+
+void cli_upload_forget(struct cli *cli, struct cli_daemon *daemon,
+                       const struct cli_upload_target *target, struct cli_source *source)
+{
+    char endpoint[512];
+    struct upload upload = {
+        .cli = cli,
+        .daemon = daemon,
+        .target = target,
+        .source = source,
+        .key = {endpoint, target->key, target->options, source},
+        .record = {.fd = -1},
+    };
+    struct spb_error ignored;
+
+    if (!spb_is_ok(find_endpoint(cli, endpoint, sizeof(endpoint), &ignored)))
+        return;
+    open_record(&upload);
+    if (upload.is_continued)
+        abort_upload(&upload);
+    cli_resume_drop(&upload.record);
+    cli_resume_done(&upload.record);
+}

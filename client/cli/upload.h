@@ -32,5 +32,8 @@ SPB_MUST_USE spb_status cli_upload(struct cli *cli, struct cli_daemon *daemon,
                                    const struct cli_upload_target *target,
                                    struct cli_source *source, struct cli_progress *progress,
                                    struct spb_error *err);
+/* The same is stored already: what an earlier run left to go on with is given up. */
+void cli_upload_forget(struct cli *cli, struct cli_daemon *daemon,
+                       const struct cli_upload_target *target, struct cli_source *source);
 
 #endif

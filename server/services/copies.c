@@ -271,33 +271,49 @@ static spb_status begin_rename(struct renaming *renaming, struct spb_error *err)
     return spb_act_begin(renaming->call, &detail, &texts, err);
 }
 
-/* The new name's image takes the old one's place, with its row; the old name stays taken. */
+/* The new name's image takes the old one's place; the old name stays taken. */
 static spb_status switch_images(struct renaming *renaming, struct spb_error *err)
 {
     struct spb_image *from = renaming->from, *to = renaming->to;
     struct spb_registry *registry = from->daemon->registry;
 
-    to->row = from->row;
-    memcpy(to->row.name, renaming->name, sizeof(to->row.name));
-    spb_status kept = spb_image_put_row(to, &to->row, err);
     spb_image_note_deletion(from);
     spb_registry_unclaim(registry, from);
     spb_image_open(to);
-    SPB_TRY(spb_registry_add(registry, to, err));
+    return spb_registry_add(registry, to, err);
+}
+
+/* The file, then its row; where that cannot be written the file gets its old name again. */
+static spb_status rename_file(struct renaming *renaming, bool *named, struct spb_error *err)
+{
+    struct spb_image *from = renaming->from, *to = renaming->to;
+    char text[TEXT_SIZE];
+    struct spb_error later;
+    bool back = false;
+
+    write_image_text(text, from->tenant, renaming->name);
+    spb_status status = spb_file_name(from->path, to->path, text, named, err);
+    if (!*named)
+        return status;
+    to->row = from->row;
+    memcpy(to->row.name, renaming->name, sizeof(to->row.name));
+    spb_status kept = spb_image_put_row(to, &to->row, &later);
+    if (spb_is_ok(kept))
+        return status;
+    *err = later;
+    if (spb_is_ok(spb_file_name(to->path, from->path, text, &back, &later)))
+        *named = false;
     return kept;
 }
 
 /* With the image closed; it is open again under the name that it has then. */
 static spb_status rename_closed(struct renaming *renaming, bool *named, struct spb_error *err)
 {
-    struct spb_image *from = renaming->from;
-    char text[TEXT_SIZE];
     struct spb_error later;
+    spb_status status = rename_file(renaming, named, err);
 
-    write_image_text(text, from->tenant, renaming->name);
-    spb_status status = spb_file_name(from->path, renaming->to->path, text, named, err);
     if (!*named) {
-        spb_image_open(from);
+        spb_image_open(renaming->from);
         return status;
     }
     spb_status switched = switch_images(renaming, &later);

@@ -2,6 +2,7 @@
 #include "supervisor/adopt.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@
 #include "supervisor/guests.h"
 #include "supervisor/session.h"
 #include "uuid.h"
+
+#define ORPHAN_WAIT_MS 5000
 
 /* ---- Rows --------------------------------------------------------------------------------- */
 
@@ -94,12 +97,75 @@ static void take_row(void *user, const struct spb_guest_row *row)
             SPB_TEXT("reason", err.text));
 }
 
+/* ---- What belongs to nothing -------------------------------------------------------------- */
+
+static void log_burial(struct spb_guests *guests, const char *event, const char *name,
+                       const struct spb_error *err)
+{
+    spb_log(&guests->daemon->log, SPB_LOG_WARN, event, SPB_TEXT("run", name),
+            SPB_TEXT("reason", err == NULL ? "" : err->text));
+}
+
+/* It does not get as far as opening images that others open next. */
+static void kill_orphan(struct spb_guests *guests, const char *name,
+                        const struct spb_process *process)
+{
+    struct pollfd ended = {.fd = process->pidfd, .events = POLLIN};
+    struct spb_error err;
+
+    if (!spb_is_ok(spb_process_signal(process, SIGKILL, &err)) && err.code != SPB_NOT_FOUND) {
+        log_burial(guests, "orphan-not-killed", name, &err);
+        return;
+    }
+    (void)poll(&ended, 1, ORPHAN_WAIT_MS);
+    log_burial(guests, "orphan-killed", name, NULL);
+}
+
+static void look_for_orphan(struct spb_guests *guests, const char *base, const char *name)
+{
+    struct spb_rundir dir = SPB_RUNDIR_NONE;
+    struct spb_process process = SPB_PROCESS_NONE;
+    struct spb_error err;
+
+    if (!spb_is_ok(spb_rundir_open(base, name, &dir, &err)))
+        return;
+    if (spb_is_ok(spb_process_adopt(dir.fd, SPB_RUNDIR_PIDFILE, &process, &err))) {
+        kill_orphan(guests, name, &process);
+        spb_process_close(&process);
+    }
+    spb_rundir_close(&dir);
+}
+
+/*
+ * The folder of a run of which no QEMU was found. One that was only just being spawned when the
+ * daemon ended may still be on its way: once the folder has another name it cannot get any further,
+ * and if it got so far before, its pidfile is locked now.
+ */
+static void bury(struct spb_guests *guests, const char *base, const char *name)
+{
+    char from[SPB_ROW_FOLDER_SIZE + SPB_RUN_NAME_SIZE + 8], gone[SPB_RUN_NAME_SIZE + 8];
+    char to[sizeof(from)];
+    struct spb_error err;
+
+    (void)snprintf(gone, sizeof(gone), "%.48s-gone", name);
+    (void)snprintf(from, sizeof(from), "%s/%s", base, name);
+    (void)snprintf(to, sizeof(to), "%s/%s", base, gone);
+    if (rename(from, to) != 0)
+        (void)snprintf(gone, sizeof(gone), "%.48s", name);
+    look_for_orphan(guests, base, gone);
+    if (!spb_is_ok(spb_rundir_remove(base, gone, &err)))
+        log_burial(guests, "run-folder-not-removed", name, &err);
+    if (guests->cgroup.fd >= 0 && !spb_is_ok(spb_cgroup_remove(&guests->cgroup, name, &err)))
+        log_burial(guests, "cgroup-not-removed", name, &err);
+}
+
 /* ---- What lives --------------------------------------------------------------------------- */
 
 /* The QEMU of the last run that is recorded; the guest gets a run where there is one. */
 static spb_status find_process(struct spb_guest *guest, struct spb_error *err)
 {
     struct spb_guest_run *run;
+    char name[SPB_RUN_NAME_SIZE];
 
     if (guest->life.run == 0 || guest->run_base[0] == '\0')
         return spb_ok();
@@ -107,6 +173,7 @@ static spb_status find_process(struct spb_guest *guest, struct spb_error *err)
     if (run == NULL)
         return spb_fail_memory(err, "looking for a guest's QEMU");
     guest->run = run;
+    memcpy(name, run->name, sizeof(name));
     spb_status status = spb_rundir_open(run->base, run->name, &run->dir, err);
     if (spb_is_ok(status))
         status = spb_process_adopt(run->dir.fd, SPB_RUNDIR_PIDFILE, &run->process, err);
@@ -114,8 +181,13 @@ static spb_status find_process(struct spb_guest *guest, struct spb_error *err)
         return spb_words_open(&run->dir, &run->words, NULL).code == SPB_NO_MEMORY
                    ? spb_fail_memory(err, "looking for a guest's QEMU")
                    : spb_ok();
+    bool was_there = run->dir.fd >= 0;
     spb_session_let_go(guest);
-    return status.code == SPB_NOT_FOUND ? spb_ok() : status;
+    if (status.code != SPB_NOT_FOUND)
+        return status;
+    if (was_there)
+        bury(guest->daemon->guests, guest->run_base, name);
+    return spb_ok();
 }
 
 static spb_status expect_images(struct spb_guest *guest, struct spb_error *err)
@@ -136,7 +208,7 @@ static spb_status look_for(struct spb_guest *guest, struct spb_error *err)
     return guest->run == NULL ? spb_ok() : expect_images(guest, err);
 }
 
-/* ---- What belongs to nothing -------------------------------------------------------------- */
+/* ---- Leftovers ---------------------------------------------------------------------------- */
 
 static bool is_known_run(struct spb_guests *guests, const char *name)
 {
@@ -149,41 +221,16 @@ static bool is_known_run(struct spb_guests *guests, const char *name)
     return false;
 }
 
-static void kill_orphan(struct spb_guests *guests, const char *name)
-{
-    struct spb_rundir dir = SPB_RUNDIR_NONE;
-    struct spb_process process = SPB_PROCESS_NONE;
-    struct spb_error err;
-
-    if (!spb_is_ok(spb_rundir_open(guests->run_dir, name, &dir, &err)))
-        return;
-    if (spb_is_ok(spb_process_adopt(dir.fd, SPB_RUNDIR_PIDFILE, &process, &err))) {
-        spb_log(&guests->daemon->log, SPB_LOG_WARN, "orphan-killed", SPB_TEXT("run", name),
-                SPB_NUMBER("pid", process.pid));
-        if (!spb_is_ok(spb_process_signal(&process, SIGKILL, &err)))
-            spb_log(&guests->daemon->log, SPB_LOG_ERROR, "orphan-not-killed", SPB_TEXT("run", name),
-                    SPB_TEXT("reason", err.text));
-        spb_process_close(&process);
-    }
-    spb_rundir_close(&dir);
-}
-
 static spb_status sweep_run(void *user, const char *name, struct spb_error *err)
 {
     struct spb_guests *guests = user;
 
+    (void)err; /* what cannot be removed stays, and harms nobody */
     if (name[0] != 'g' || is_known_run(guests, name))
         return spb_ok();
-    kill_orphan(guests, name);
-    if (!spb_is_ok(spb_rundir_remove(guests->run_dir, name, err)))
-        spb_log(&guests->daemon->log, SPB_LOG_WARN, "run-folder-not-removed", SPB_TEXT("run", name),
-                SPB_TEXT("reason", err->text));
-    else
-        spb_log(&guests->daemon->log, SPB_LOG_INFO, "leftover-removed", SPB_TEXT("folder", "run"),
-                SPB_TEXT("name", name));
-    if (guests->cgroup.fd >= 0 && !spb_is_ok(spb_cgroup_remove(&guests->cgroup, name, err)))
-        spb_log(&guests->daemon->log, SPB_LOG_WARN, "cgroup-not-removed", SPB_TEXT("run", name),
-                SPB_TEXT("reason", err->text));
+    bury(guests, guests->run_dir, name);
+    spb_log(&guests->daemon->log, SPB_LOG_INFO, "leftover-removed", SPB_TEXT("folder", "run"),
+            SPB_TEXT("name", name));
     return spb_ok();
 }
 

@@ -43,6 +43,7 @@ static unsigned begin(struct spb_life *life, bool by_call)
     life->exit_status = 0;
     life->started_ms = life->ended_ms = life->restart_at_ms = 0;
     life->alive = life->adopted = life->had_run = life->again = life->broken = false;
+    life->is_killed_by_call = false;
     life->by_call = by_call;
     life->step_at_ns = life->boot_at_ns = life->healthy_at_ns = life->restart_at_ns = 0;
     set_reason(life, "%s", "");
@@ -128,6 +129,7 @@ static unsigned take_stop(struct spb_life *life, const struct spb_life_input *in
     unsigned actions = SPB_DO_RECORD;
 
     life->wants_run = life->again = false;
+    life->is_killed_by_call |= kills && life->phase != SPB_PHASE_IDLE;
     switch (life->phase) {
     case SPB_PHASE_IDLE:
         if (life->state == SPB_LIFE_BACKOFF) {
@@ -346,23 +348,23 @@ static void judge_exit(struct spb_life *life, const struct spb_life_input *in)
 }
 
 /* What is known of an ending that was announced, or asked for. */
-static void tell_ending(struct spb_life *life, bool killed)
+static void tell_ending(struct spb_life *life)
 {
     bool asked = !life->wants_run || life->again;
 
-    if (life->ending == SPB_ENDING_STOPPED && killed)
-        set_reason(life, "%s",
-                   asked ? "killed: by a call, or since it did not end otherwise"
-                         : "killed, since it did not end otherwise");
-    else
+    if (life->ending != SPB_ENDING_STOPPED)
         set_reason(life, "%s%s", spb_ending_words(life->ending),
-                   asked && life->ending != SPB_ENDING_STOPPED ? ", when it was to stop" : "");
+                   asked ? ", when it was to stop" : "");
+    else if (life->is_killed_by_call)
+        set_reason(life, "killed by a call");
+    else if (life->stage == SPB_STAGE_KILL)
+        set_reason(life, "killed, since QEMU did not quit");
+    else
+        set_reason(life, "%s", spb_ending_words(life->ending));
 }
 
 static unsigned take_exit(struct spb_life *life, const struct spb_life_input *in)
 {
-    bool killed = life->stage == SPB_STAGE_KILL;
-
     if (life->phase < SPB_PHASE_CONNECTING || life->phase > SPB_PHASE_ENDING)
         return 0;
     life->has_exit = in->has_status;
@@ -373,7 +375,7 @@ static unsigned take_exit(struct spb_life *life, const struct spb_life_input *in
     if (!announced)
         judge_exit(life, in);
     if (announced || life->ending == SPB_ENDING_STOPPED)
-        tell_ending(life, killed);
+        tell_ending(life);
     life->phase = SPB_PHASE_RELEASING;
     life->state = SPB_LIFE_STOPPING;
     life->ended_ms = in->now_ms;

@@ -88,6 +88,7 @@ struct spb_life {
     bool had_run; /* the run under way got as far as running */
     bool again;   /* a call asked for a start while the run before was ending */
     bool broken;  /* the monitor failed, and that is why QEMU is ended */
+    bool is_killed_by_call;
     int64_t since_ns, step_at_ns, boot_at_ns, healthy_at_ns, restart_at_ns; /* 0: none */
 };
 

@@ -19,7 +19,8 @@
 #include "supervisor/session.h"
 
 #define EVENTS_A_TURN 64
-#define ENDING_NS (20 * SPB_NS_PER_S)  /* for ephemeral guests, and what workers are at */
+#define ENDING_NS (20 * SPB_NS_PER_S) /* for ephemeral guests, and what workers are at */
+#define ENDING_STEP_MS 20
 #define ADOPTING_NS (5 * SPB_NS_PER_S) /* that the start waits for guests to answer */
 
 struct spb_supervisor {
@@ -307,15 +308,15 @@ static int timeout_ms(int64_t first_ns, int64_t now_ns)
     return ms > 60000 ? 60000 : (int)ms;
 }
 
-static void take_turn(struct spb_supervisor *supervisor, int64_t until_ns)
+static void take_turn(struct spb_supervisor *supervisor)
 {
     struct epoll_event events[EVENTS_A_TURN];
-    int64_t first_ns = look_at_active(supervisor);
+    int wait_ms = timeout_ms(look_at_active(supervisor), spb_now_ns());
 
-    if (until_ns != 0 && (first_ns == 0 || until_ns < first_ns))
-        first_ns = until_ns;
-    int count =
-        epoll_wait(supervisor->epoll_fd, events, EVENTS_A_TURN, timeout_ms(first_ns, spb_now_ns()));
+    /* Lives are not told the time any more; what is left comes by itself. */
+    if (spb_supervisor_is_ending(supervisor))
+        wait_ms = ENDING_STEP_MS;
+    int count = epoll_wait(supervisor->epoll_fd, events, EVENTS_A_TURN, wait_ms);
     for (int i = 0; i < count; i++) {
         struct spb_source *source = events[i].data.ptr;
 
@@ -383,11 +384,11 @@ static void *work(void *user)
     struct spb_supervisor *supervisor = user;
 
     while (!atomic_load(&supervisor->ending))
-        take_turn(supervisor, 0);
+        take_turn(supervisor);
     int64_t until_ns = spb_now_ns() + ENDING_NS;
     kill_ephemeral(supervisor);
     while (has_to_stay(supervisor) && (supervisor->working > 0 || spb_now_ns() < until_ns))
-        take_turn(supervisor, until_ns);
+        take_turn(supervisor);
     close_posts(supervisor);
     let_go(supervisor);
     return NULL;

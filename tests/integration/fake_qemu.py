@@ -4,6 +4,7 @@ its sockets and speaks its monitor's protocol, and runs nothing.
 
 What it does is told by words in -append:
   exit=CODE          ends at once, with a word on stderr
+  late=MS            takes its time before it opens its pidfile, latelock=MS before it locks it
   nopidfile          does not lock its pidfile
   monitor=garbage, silent, half, close, nocont   how the monitor fails
   later=garbage, silent, close                   how it fails once the guest runs
@@ -69,12 +70,18 @@ class Fake:
         sock.listen(1)
         self.selector.register(sock, selectors.EVENT_READ, accept)
 
+    def dawdle(self, word):
+        """To be slow is what it is told to."""
+        selectors.DefaultSelector().select(int(self.words.get(word, 0)) / 1000)
+
     def start(self):
         if "exit" in self.words:
             print(f"fake-qemu: cannot start: code {self.words['exit']}", file=sys.stderr)
             sys.exit(int(self.words["exit"]))
+        self.dawdle("late")
         if "nopidfile" not in self.words:
             self.pidfile = open(self.options["pidfile"][0], "w")
+            self.dawdle("latelock")
             fcntl.lockf(self.pidfile, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.pidfile.write(f"{os.getpid()}\n")
             self.pidfile.flush()

@@ -41,6 +41,10 @@ class Faults:
     def clear(self):
         self._write("")
 
+    def rules(self, *lines):
+        """Several at once, as faults.c reads them."""
+        self._write("".join(f"{line}\n" for line in lines))
+
     def fail(self, operation, path, number=errno.EIO, skip=0):
         self._write(f"{operation} {path} {number} {skip}\n")
 

@@ -214,10 +214,12 @@ class Attached(lending.Case):
                 self.eventually(lambda: len(done) > count + 20, "no change")
                 before = len(refused)
                 guest = self.lend()
+                # Who is refused has written down what was answered before.
+                self.eventually(lambda: {n for n, _ in refused[before:]} == set(range(4)),
+                                "not each of them is refused")
                 last = {}
                 for n, k in list(done):
                     last[n] = max(last.get(n, 0), k)
-                self.eventually(lambda: len(refused) > before + 4, "nothing is refused")
                 for n, k in last.items():
                     self.assertEqual(self.c.get("a", n), b"%d" % k)
                 guest.do("put", 100, "guest's")

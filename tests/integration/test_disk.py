@@ -329,5 +329,38 @@ class Full(Tmpfs):
         return True
 
 
+class LimitedFiles(harness.Case):
+    """Files that may grow to 4 MiB (ulimit -f): more is an error as of a full disk."""
+
+    def limited(self, *words):
+        return ["bash", "-c", 'ulimit -f 4096; exec "$@"', "bash", *map(str, words)]
+
+    def test_daemon(self):
+        d = self.daemon(start=False)
+        d.start(self.limited(*d.command()))
+        c = self.connect(d)
+        c.create("a", blocks=64)
+        for service, method, fields in (
+                ("Images", "Create", {"image": "b", "total_blocks": 20000}),
+                ("Uploads", "Start", {"size": 8 * MIB, "artifact": {"sha256": bytes(32)}})):
+            reply = self.refused(rpc.EXHAUSTED, c, service, method, fields)
+            self.assertEqual(reply.reason, "NO_SPACE", reply)
+        c.put("a", 1, b"goes on")
+        self.assertEqual(os.listdir(d.data_dir / "images" / "1"), ["a.img"])
+
+    def test_cli(self):
+        d = self.daemon()
+        with d.connect() as c:
+            c.create("a", blocks=4096, sector_size=4096)
+            c.upload("a", b"p", bytes(6 * MIB))
+        got = subprocess.run(
+            self.limited(harness.CLI, "dp", "get", "p", self.dir / "p", "--image", "a",
+                         "--endpoint", d.unix), env=harness.environment(), check=False,
+            capture_output=True, timeout=harness.WAIT_S)
+        self.assertEqual(got.returncode, harness.FAILED, got)
+        self.assertIn(b"File too large", got.stderr)
+        self.assertFalse((self.dir / "p").exists())
+
+
 if __name__ == "__main__":
     harness.main()

@@ -1,5 +1,6 @@
 """Names that change hands: images deleted and renamed while others want what they had."""
 import errno
+import signal
 import uuid
 
 import harness
@@ -9,7 +10,7 @@ from crc import crc32c
 from faults import Faults
 from uploading import Upload, image_file
 
-READY, READ_ONLY = 1, 2
+READY = 1
 PENDING = 1
 
 
@@ -103,19 +104,30 @@ class Renamed(Names):
         self.assertEqual((self.c.get("a", 1), self.c.get("c", 1)), (b"by hand", b"a"))
         self.tied()
 
-    def test_row_under_the_old_name_is_nobody_elses(self):
-        self.faults.strike("flush", "audit.db", errno.EIO, 1)
-        self.assertNotEqual(self.rename("a", "c").code, rpc.OK)
+    def test_nothing_is_done_where_the_row_cannot_be_written(self):
+        for number in (errno.EIO, errno.ENOSPC):
+            self.faults.strike("flush", "audit.db", number, 1)
+            reply = self.rename("a", "c")
+            self.assertNotIn(reply.code, (rpc.OK, rpc.EXISTS), reply)
+            self.faults.clear()
+            self.assertEqual(self.names(), [b"a", b"b"])
+            self.c.put("a", 2, b"goes on")
+        self.assertEqual(self.rename("b", "c").code, rpc.OK)
+        self.tied()
+
+    def test_row_that_a_failed_commit_left_is_taken_back(self):
+        """The daemon dies before it can write over that commit, which has the new name."""
+        request, cursor = str(uuid.uuid4()), self.c.events("a")["cursor"]
+        self.faults.rules(f"flush audit.db {errno.EIO} 1 1", "flush images/1/a.img kill 0")
+        self.connect(self.d).start("Images", "Rename", {"image": "a", "name": b"c",
+                                                        "request_id": request})
+        self.d.wait(-signal.SIGKILL)
         self.faults.clear()
-        self.c.put("c", 2, b"goes on")
-        made = self.c.create("a")
-        self.assertEqual(made["state"], READ_ONLY, made)
-        self.c.put("c", 3, b"and on")
-        self.d.kill9()
         self.c = self.connect(self.d.restart())
-        self.assertEqual([self.c.get("c", n) for n in (1, 2, 3)], [b"a", b"goes on", b"and on"])
-        self.assertEqual((self.image("a")["state"], self.image("a")["uuid"]),
-                         (READY, made["uuid"]))
+        self.assertEqual((self.names(), self.c.get("a", 1)), ([b"a", b"b"], b"a"))
+        self.assertFalse(self.c.events("a", cursor=cursor)["reset"], "its row was dropped")
+        self.assertEqual(self.rename("a", "c", request_id=request).code, rpc.OK)
+        self.assertFalse(self.c.events("c", cursor=cursor)["reset"])
         self.tied()
 
 
@@ -168,6 +180,26 @@ class Sized(Names):
         self.assertEqual(self.image("x")["state"], READY, self.image("x"))
         self.assertEqual(self.c.get("x", 1), b"within")
         self.tied()
+
+
+class Unserved(Names):
+    def test_the_reason_names_no_path(self):
+        """Where an image lies on the host is none of its clients'."""
+        self.d.stop()
+        content = self.d.image_path(1, "b").read_bytes()
+        for damage in (content[:40 * 512], b"X" + content[1:], content[:9] + b"\7" + content[10:],
+                       content + bytes(512)):
+            with self.subTest(size=len(damage), begins=damage[:12]):
+                self.d.image_path(1, "b").write_bytes(damage)
+                self.c = self.connect(self.d.restart())
+                image = self.image("b")
+                if image["state"] == READY:
+                    self.assertEqual(len(damage), len(content) + 512)  # the registry knows S
+                else:
+                    self.assertIn(b"1/b", image["reason"])
+                reply = self.c.ask("Params", "Get", {"image": "b", "id": 1})
+                self.assertNotIn(str(self.dir), image["reason"].decode() + reply.message)
+                self.d.stop()
 
 
 if __name__ == "__main__":

@@ -13,26 +13,13 @@ def noise(size, seed=1):
     return random.Random(seed).randbytes(size)
 
 
-class Products(harness.Case):
-    @classmethod
-    def setUpClass(cls):
-        cls.shared = harness.SharedDaemon()
-        cls.made = 0
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.shared.finish()
-
+class Products(harness.SharedCase):
     def setUp(self):
         super().setUp()
-        self.c = self.connect(self.shared)
         self.image = self.fresh()
 
     def fresh(self, blocks=2048, size=4096):
-        type(self).made += 1
-        name = f"i{self.made}"
-        self.c.create(name, blocks=blocks, sector_size=size)
-        return name
+        return super().fresh(blocks=blocks, sector_size=size)
 
     def begin(self, name=b"p", size=100, image=None, **more):
         target = {"image": rpc.image_ref(image or self.image), "name": name, **more}

@@ -7,26 +7,13 @@ import rpc
 EPOCH = 1700000000
 
 
-class Records(harness.Case):
-    @classmethod
-    def setUpClass(cls):
-        cls.shared = harness.SharedDaemon()
-        cls.made = 0
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.shared.finish()
-
+class Records(harness.SharedCase):
     def setUp(self):
         super().setUp()
-        self.c = self.connect(self.shared)
         self.image = self.fresh()
 
     def fresh(self, size=512, blocks=64):
-        type(self).made += 1
-        name = f"i{self.made}"
-        self.c.create(name, blocks=blocks, sector_size=size, epoch=EPOCH)
-        return name
+        return super().fresh(blocks=blocks, sector_size=size, epoch=EPOCH)
 
     def path(self, image=None):
         return self.shared.image_path(1, image or self.image)

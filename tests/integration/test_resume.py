@@ -312,6 +312,23 @@ class Put(Base):
         self.assertEqual(sorted(folder.iterdir()), sorted([young, other]))
 
 
+class Artifact(Base):
+    def test_stored_by_another_in_the_meantime(self):
+        """Nothing is left of the run that was killed, neither here nor at the daemon."""
+        source = self.file("kernel", self.data)
+        self.flags = ["--endpoint", self.proxy.endpoint]
+        self.kill(self.start_held(UP, 9 * MIB, "artifact", "put", source))
+        self.proxy.plan()
+        harness.run_cli("artifact", "put", source, "--endpoint", self.d.unix,
+                        env={"XDG_STATE_HOME": str(self.dir / "another")})
+        folder = self.d.data_dir / "artifacts" / "1"
+        self.assertEqual(len(list((self.state / "spaceblock").iterdir())), 1)
+        self.assertEqual(len(list(folder.glob(".upload-*"))), 1)
+        self.cli("artifact", "put", source)
+        self.assertEqual(list((self.state / "spaceblock").iterdir()), [])
+        self.assertEqual(list(folder.glob(".upload-*")), [])
+
+
 class Get(Base):
     def setUp(self):
         super().setUp()

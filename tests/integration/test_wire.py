@@ -10,22 +10,14 @@ from protowire import SCHEMA, chunk, parse, varint
 PING = ("Server", "Ping")
 
 
-class Wire(harness.Case):
+class Wire(harness.SharedCase):
     @classmethod
     def setUpClass(cls):
-        cls.shared = harness.SharedDaemon()
+        super().setUpClass()
         with cls.shared.connect() as c:
             c.create("a")
             c.create("scratch")
             c.put("a", 1, b"one")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.shared.finish()
-
-    def setUp(self):
-        super().setUp()
-        self.c = self.connect(self.shared)
 
     def ping(self, connection=None, payload=b"still here"):
         self.assertEqual((connection or self.c).call(*PING, payload=payload)["payload"], payload)

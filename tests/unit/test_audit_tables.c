@@ -324,3 +324,121 @@ Test(audit_tables, artifacts_in_pages)
         cr_assert_eq(total, 12, "pages of %u found %zu", limit, total);
     }
 }
+
+/* ---- Guests ------------------------------------------------------------------------------- */
+
+static struct spb_guest_row guests[8];
+static uint8_t guest_configs[8][16];
+static size_t guest_count;
+
+static void take_guest(void *user, const struct spb_guest_row *row)
+{
+    (void)user;
+    cr_assert_lt(guest_count, 8);
+    cr_assert_leq(row->config_size, sizeof guest_configs[0]);
+    memcpy(guest_configs[guest_count], row->config, row->config_size);
+    guests[guest_count++] = *row;
+}
+
+static size_t list_guests(void)
+{
+    guest_count = 0;
+    AUDIT_OK(spb_rows_guests(kit.audit, take_guest, NULL, &kit.err));
+    return guest_count;
+}
+
+static struct spb_guest_row guest_row(uint16_t tenant, const char *name)
+{
+    struct spb_guest_row row = {
+        .tenant = tenant,
+        .uuid = {1, 2, 3},
+        .config = (const uint8_t *)"config",
+        .config_size = 6,
+        .state = 1,
+        .created_ms = 1790000000123,
+        .version = 10,
+    };
+
+    (void)snprintf(row.name, sizeof row.name, "%s", name);
+    return row;
+}
+
+Test(audit_tables, guests_are_kept)
+{
+    struct spb_guest_row row = guest_row(7, "b"), other = guest_row(7, "a");
+
+    AUDIT_OK(spb_rows_add_guest(kit.audit, &row, &kit.err));
+    AUDIT_OK(spb_rows_add_guest(kit.audit, &other, &kit.err));
+    cr_assert_neq(row.id, other.id);
+    AUDIT_FAILS(SPB_EXISTS, spb_rows_add_guest(kit.audit, &other, &kit.err));
+    row.wants_run = true;
+    row.state = 3;
+    row.has_exit = true;
+    row.exit_status = -9;
+    row.run = 5;
+    (void)snprintf(row.run_base, sizeof row.run_base, "/run/x");
+    row.started_ms = 1790000000999;
+    row.restarts = 2;
+    row.crash_loop = row.alive = true;
+    row.console_bytes = UINT64_C(1) << 40;
+    row.version = 11;
+    (void)snprintf(row.reason, sizeof row.reason, "it's so");
+    AUDIT_OK(spb_rows_set_guest(kit.audit, &row, &kit.err));
+    audit_kit_reopen(&kit);
+    cr_assert_eq(list_guests(), 2);
+    const struct spb_guest_row *got = &guests[1];
+    cr_assert_str_eq(guests[0].name, "a");
+    cr_assert_not(guests[0].has_exit);
+    cr_assert_eq(got->id, row.id);
+    cr_assert_eq(got->tenant, 7);
+    cr_assert_eq(memcmp(got->uuid, row.uuid, sizeof row.uuid), 0);
+    cr_assert_eq(memcmp(guest_configs[1], "config", 6), 0);
+    cr_assert(got->wants_run && got->has_exit && got->crash_loop && got->alive);
+    cr_assert_eq(got->state, 3);
+    cr_assert_eq(got->exit_status, -9);
+    cr_assert_eq(got->run, 5);
+    cr_assert_str_eq(got->run_base, "/run/x");
+    cr_assert_eq(got->started_ms, row.started_ms);
+    cr_assert_eq(got->console_bytes, row.console_bytes);
+    cr_assert_eq(got->version, 11);
+    cr_assert_str_eq(got->reason, "it's so");
+    cr_assert_eq(audit_number(&kit, "SELECT count(*) FROM guests WHERE state = 'running'"
+                                    " AND wanted = 'run' AND name = 'b'"),
+                 1);
+}
+
+Test(audit_tables, guests_are_not_written_over_by_older_rows)
+{
+    struct spb_guest_row row = guest_row(7, "a"), older;
+
+    AUDIT_OK(spb_rows_add_guest(kit.audit, &row, &kit.err));
+    older = row;
+    row.state = 6;
+    row.version = 12;
+    AUDIT_OK(spb_rows_set_guest(kit.audit, &row, &kit.err));
+    older.version = 11;
+    AUDIT_OK(spb_rows_set_guest(kit.audit, &older, &kit.err));
+    cr_assert_eq(list_guests(), 1);
+    cr_assert_eq(guests[0].state, 6);
+    /* Nor do they come back. */
+    AUDIT_OK(spb_rows_remove_guest(kit.audit, row.id, &kit.err));
+    row.version = 13;
+    AUDIT_OK(spb_rows_set_guest(kit.audit, &row, &kit.err));
+    cr_assert_eq(list_guests(), 0);
+    struct spb_guest_row next = guest_row(7, "a");
+    AUDIT_OK(spb_rows_add_guest(kit.audit, &next, &kit.err));
+    cr_assert_gt(next.id, row.id, "numbers are not given twice");
+}
+
+Test(audit_tables, guests_with_bad_texts)
+{
+    struct spb_guest_row row = guest_row(7, "");
+
+    AUDIT_FAILS(SPB_INVALID, spb_rows_add_guest(kit.audit, &row, &kit.err));
+    row = guest_row(7, "a");
+    memset(row.reason, 'x', sizeof row.reason);
+    AUDIT_FAILS(SPB_INVALID, spb_rows_set_guest(kit.audit, &row, &kit.err));
+    row = guest_row(7, "a");
+    row.config = NULL;
+    AUDIT_FAILS(SPB_INVALID, spb_rows_add_guest(kit.audit, &row, &kit.err));
+}

@@ -290,6 +290,7 @@ Test(life, ladder_to_its_end)
     (void)tell(&b, SPB_LIFE_RELEASED, NULL);
     is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
     cr_assert_eq(b.life.exit_status, -SIGKILL);
+    cr_assert_str_eq(b.life.reason, "killed, since QEMU did not quit");
     cr_assert_eq(spb_life_next_ns(&b.life), 0, "never again after a stop by a call");
 }
 
@@ -328,6 +329,7 @@ Test(life, kill_at_once)
     (void)leave(&b, SIGKILL);
     (void)tell(&b, SPB_LIFE_RELEASED, NULL);
     is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+    cr_assert_str_eq(b.life.reason, "killed by a call");
     cr_assert_not(b.life.wants_run);
 }
 
