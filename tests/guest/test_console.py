@@ -64,6 +64,7 @@ class Console(GuestCase):
         finally:
             done.set()
             measuring.join()
+        guest.reconnect()  # the daemon closes what is idle for long
         found = guest.ended()
         self.assertEqual(found["ending"], "poweroff", found)
         self.assertGreater(found["console_bytes"], BYTES)
