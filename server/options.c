@@ -90,9 +90,16 @@ static spb_status take_folder(char path[SPB_PATH_SIZE], const char *text, struct
     return spb_ok();
 }
 
+/* As data_dir, which it may be in. */
 static spb_status take_run_dir(struct spb_options *options, const char *text, struct spb_error *err)
 {
-    return take_folder(options->run_dir, text, err);
+    size_t n = strlen(text);
+
+    if (n == 0 || n >= sizeof(options->run_dir))
+        return spb_fail(err, SPB_INVALID, "found %zu characters, expected a path of 1 to %zu", n,
+                        sizeof(options->run_dir) - 1);
+    memcpy(options->run_dir, text, n + 1);
+    return spb_ok();
 }
 
 /* Its default depends on another option: nothing is said in its place. */

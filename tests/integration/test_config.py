@@ -100,9 +100,10 @@ class Config(harness.Case):
         self.assertEqual((found["idle_ms"], found["frame_ms"]), ("2000", "1000"))
 
     def test_what_is_printed_can_be_read_again(self):
-        text = run("--data-dir", "/d", "--listen", "unix:/x", "--limit", "idle_ms=777",
-                   "--check-config")
-        self.assertEqual(run("--config", self.config(text), "--check-config"), text)
+        for folder in ("/d", "relative"):
+            text = run("--data-dir", folder, "--listen", "unix:/x", "--limit", "idle_ms=777",
+                       "--check-config")
+            self.assertEqual(run("--config", self.config(text), "--check-config"), text)
 
     def test_errors_name_file_line_and_what_was_found(self):
         good = "[server]\ndata_dir = /d\n"

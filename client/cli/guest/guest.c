@@ -51,7 +51,7 @@ static const Spaceblock__V1__Guest *guest_of(const ProtobufCMessage *reply)
     const Spaceblock__V1__Guest *found = NULL;
 
     if (field != NULL && field->descriptor == &spaceblock__v1__guest__descriptor)
-        memcpy(&found, (const char *)reply + field->offset, sizeof(found));
+        memcpy(&found, (const char *)reply + field->offset, sizeof(const Spaceblock__V1__Guest *));
     return found;
 }
 

@@ -562,7 +562,7 @@ static bool find_in(const struct block *block, uint64_t end, uint64_t *lines, ui
 spb_status cli_stream_find(struct cli_guest *guest, uint64_t lines, uint64_t *offset,
                            struct spb_error *err)
 {
-    struct block *block = malloc(sizeof(*block));
+    struct block *block = calloc(1, sizeof(*block));
 
     if (block == NULL)
         return spb_fail_memory(err, "looking for the last lines");

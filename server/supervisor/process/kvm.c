@@ -210,12 +210,13 @@ static void watch(const struct proof *proof, const struct spb_process *process,
 static spb_status run_qemu(const struct proof *proof, const char *rom, struct spb_words *words,
                            int stderr_fd, struct spb_kvm_answer *answer, struct spb_error *err)
 {
-    struct proof copy = *proof; /* argv takes pointers to what may be written to */
-    char accel[32], bios[PATH_MAX];
+    struct proof copy = *proof;             /* argv takes pointers to what may be written to */
+    char accel[32], bios[PATH_MAX], cpu[8]; /* the last as guests have it */
     struct spb_process process = SPB_PROCESS_NONE;
 
     (void)snprintf(accel, sizeof(accel), "%s", proof->accel);
     (void)snprintf(bios, sizeof(bios), "%s", rom);
+    (void)snprintf(cpu, sizeof(cpu), "%s", strcmp(accel, ACCEL) == 0 ? "host" : "max");
     char *argv[] = {copy.program,
                     (char[]){"-nodefaults"},
                     (char[]){"-no-user-config"},
@@ -224,8 +225,8 @@ static spb_status run_qemu(const struct proof *proof, const char *rom, struct sp
                     (char[]){"pc"},
                     (char[]){"-accel"},
                     accel,
-                    (char[]){"-cpu"}, /* as guests have it */
-                    strcmp(accel, ACCEL) == 0 ? (char[]){"host"} : (char[]){"max"},
+                    (char[]){"-cpu"},
+                    cpu,
                     (char[]){"-m"},
                     (char[]){"32"},
                     (char[]){"-bios"},
