@@ -101,13 +101,17 @@ class Guest:
         """The first event for which the condition holds, from the oldest one on."""
         deadline, cursor = time.monotonic() + seconds, b""
         while True:
-            self.case.assertLess(time.monotonic(), deadline, f"{self.name}: {what}: {self.get()}")
+            found = self.get()
             told = self.connection.call("Events", "Watch", image=self.image, cursor=cursor, start=2,
                                         wait_ms=5000)
             cursor = told["cursor"]
             for event in told["events"]:
                 if condition(event):
                     return event
+            # Once it has ended there is no more to come than was there.
+            if time.monotonic() > deadline or (found["state"] in ENDED and not told["events"]):
+                printed = self.call("ReadConsole", last=2000)["data"]
+                self.case.fail(f"{self.name}: {what}: {found}; it printed {printed!r}")
 
     def events(self):
         return [(e["code"], e["payload"].decode())
