@@ -48,7 +48,7 @@ Test(machine, values_are_escaped_and_stay_values)
     cr_expect(
         has_word(argv, "driver=file,node-name=f0,filename=/d/a,,readonly=on.img,discard=unmap"));
     cr_expect(has_word(argv, "guest=a,,b,debug-threads=on"));
-    cr_expect(has_word(argv, "console=ttyS0 panic=-1 x=1,y=2"));
+    cr_expect(has_word(argv, "console=ttyS0 panic=-1 no_timer_check x=1,y=2"));
     cr_expect(has_word(argv, "socket,id=con,fd=5"));
     cr_expect(has_word(argv, "socket,id=qmp,path=/run/q,,1,server=on,wait=off"));
     cr_expect(has_word(argv, "-S"));
