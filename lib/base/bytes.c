@@ -36,11 +36,6 @@ static uint64_t read_be(struct spb_reader *r, size_t n)
     return value;
 }
 
-uint8_t spb_read_u8(struct spb_reader *r)
-{
-    return (uint8_t)read_be(r, 1);
-}
-
 uint16_t spb_read_be16(struct spb_reader *r)
 {
     return (uint16_t)read_be(r, 2);

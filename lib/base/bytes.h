@@ -35,7 +35,15 @@ static inline size_t spb_reader_left(const struct spb_reader *r)
     return r->size - r->pos;
 }
 
-uint8_t spb_read_u8(struct spb_reader *r);
+/* Here, for varints are read with it, byte by byte. */
+static inline uint8_t spb_read_u8(struct spb_reader *r)
+{
+    if (!r->failed && r->pos < r->size)
+        return r->data[r->pos++];
+    r->failed = true;
+    return 0;
+}
+
 uint16_t spb_read_be16(struct spb_reader *r);
 uint32_t spb_read_be32(struct spb_reader *r);
 uint64_t spb_read_be64(struct spb_reader *r);
