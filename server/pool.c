@@ -11,10 +11,21 @@
 
 #define WORKERS_MIN 12
 #define WORKERS_MAX 32
-/* Shares of ten; what they leave is the commits' alone. */
+/* Of the workers in front, in tenths. The background has as many as its lanes may take. */
 #define BULK_SHARE 4u
 #define ALONE_SHARE 3u
 #define LOOK_SHARE 2u
+#define BACKGROUND_MAX (WORKERS_MAX * (BULK_SHARE + ALONE_SHARE) / 10)
+#define BACKGROUND_NICE 5 /* enough to let the others go first, and not to starve beside guests */
+
+enum crew { CREW_FRONT, CREW_BACKGROUND, CREW_COUNT };
+
+static const enum crew crew_of[SPB_LANE_COUNT] = {
+    [SPB_LANE_COMMIT] = CREW_FRONT,
+    [SPB_LANE_LOOK] = CREW_FRONT,
+    [SPB_LANE_BULK] = CREW_BACKGROUND,
+    [SPB_LANE_ALONE] = CREW_BACKGROUND,
+};
 
 struct queue {
     struct spb_task *first, *last;
@@ -22,6 +33,7 @@ struct queue {
 
 struct worker {
     struct spb_pool *pool;
+    enum crew crew;
     struct worker *next_idle;
     bool is_idle;
     pthread_cond_t wake;
@@ -32,10 +44,11 @@ struct spb_pool {
     pthread_mutex_t lock; /* over all below */
     struct queue lanes[SPB_LANE_COUNT];
     unsigned running[SPB_LANE_COUNT], most[SPB_LANE_COUNT];
-    struct worker *idle; /* who began to wait last is woken first: its caches are warm */
+    struct worker
+        *idle[CREW_COUNT]; /* who began to wait last is woken first: its caches are warm */
     bool ending;
     size_t count;
-    struct worker workers[WORKERS_MAX];
+    struct worker workers[WORKERS_MAX + BACKGROUND_MAX];
 };
 
 static void push(struct queue *queue, struct spb_task *task)
@@ -66,11 +79,11 @@ static bool is_ready(const struct spb_pool *pool, unsigned lane)
     return pool->lanes[lane].first != NULL && pool->running[lane] < pool->most[lane];
 }
 
-/* The next task that may run now; commits go first. */
-static struct spb_task *take(struct spb_pool *pool, unsigned *lane)
+/* The crew's next task that may run now; commits go first. */
+static struct spb_task *take(struct spb_pool *pool, enum crew crew, unsigned *lane)
 {
     for (unsigned i = 0; i < SPB_LANE_COUNT; i++) {
-        if (is_ready(pool, i)) {
+        if (crew_of[i] == crew && is_ready(pool, i)) {
             *lane = i;
             return pop(&pool->lanes[i]);
         }
@@ -78,22 +91,23 @@ static struct spb_task *take(struct spb_pool *pool, unsigned *lane)
     return NULL;
 }
 
+/* Nothing waits, and nothing runs that might submit more. */
 static bool is_drained(const struct spb_pool *pool)
 {
     for (unsigned i = 0; i < SPB_LANE_COUNT; i++) {
-        if (pool->lanes[i].first != NULL)
+        if (pool->lanes[i].first != NULL || pool->running[i] > 0)
             return false;
     }
     return true;
 }
 
-/* Under lock. A worker that waits, to be woken; NULL: all are at work. */
-static struct worker *take_idle(struct spb_pool *pool)
+/* Under lock. A worker that waits, to be woken; NULL: all of the crew are at work. */
+static struct worker *take_idle(struct spb_pool *pool, enum crew crew)
 {
-    struct worker *worker = pool->idle;
+    struct worker *worker = pool->idle[crew];
 
     if (worker != NULL) {
-        pool->idle = worker->next_idle;
+        pool->idle[crew] = worker->next_idle;
         worker->is_idle = false;
     }
     return worker;
@@ -110,8 +124,8 @@ static void wake(struct worker *worker)
 static void wait_idle(struct spb_pool *pool, struct worker *worker)
 {
     worker->is_idle = true;
-    worker->next_idle = pool->idle;
-    pool->idle = worker;
+    worker->next_idle = pool->idle[worker->crew];
+    pool->idle[worker->crew] = worker;
     while (worker->is_idle)
         (void)pthread_cond_wait(&worker->wake, &pool->lock);
 }
@@ -119,8 +133,10 @@ static void wait_idle(struct spb_pool *pool, struct worker *worker)
 /* Under lock. */
 static void wake_all(struct spb_pool *pool)
 {
-    while (pool->idle != NULL)
-        wake(take_idle(pool));
+    for (unsigned crew = 0; crew < CREW_COUNT; crew++) {
+        while (pool->idle[crew] != NULL)
+            wake(take_idle(pool, crew));
+    }
 }
 
 static void run_one(struct spb_pool *pool, struct spb_task *task, unsigned lane)
@@ -132,7 +148,7 @@ static void run_one(struct spb_pool *pool, struct spb_task *task, unsigned lane)
     pool->running[lane]--;
     /* This worker may turn to another lane: one that waits can take this lane's next task. */
     if (is_ready(pool, lane))
-        wake(take_idle(pool));
+        wake(take_idle(pool, crew_of[lane]));
 }
 
 static void *work(void *user)
@@ -140,10 +156,13 @@ static void *work(void *user)
     struct worker *worker = user;
     struct spb_pool *pool = worker->pool;
 
+    /* Of this thread alone. What gave the process less may not refuse it. */
+    if (worker->crew == CREW_BACKGROUND)
+        (void)!nice(BACKGROUND_NICE);
     (void)pthread_mutex_lock(&pool->lock);
     for (;;) {
         unsigned lane = 0;
-        struct spb_task *task = take(pool, &lane);
+        struct spb_task *task = take(pool, worker->crew, &lane);
 
         if (task != NULL) {
             run_one(pool, task, lane);
@@ -158,28 +177,29 @@ static void *work(void *user)
     return NULL;
 }
 
-static size_t workers_wanted(void)
+static unsigned workers_wanted(void)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     long wanted = processors * 2;
 
     if (wanted < WORKERS_MIN)
         wanted = WORKERS_MIN;
-    return (size_t)(wanted > WORKERS_MAX ? WORKERS_MAX : wanted);
+    return (unsigned)(wanted > WORKERS_MAX ? WORKERS_MAX : wanted);
 }
 
 /* Signals are the main thread's: workers are started with all of them blocked. */
-static int start_workers(struct spb_pool *pool, size_t wanted)
+static int start_workers(struct spb_pool *pool, enum crew crew, size_t wanted)
 {
     sigset_t all, before;
     int number = 0;
 
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (pool->count < wanted && number == 0) {
+    for (size_t last = pool->count + wanted; pool->count < last && number == 0;) {
         struct worker *worker = &pool->workers[pool->count];
 
         worker->pool = pool;
+        worker->crew = crew;
         (void)pthread_cond_init(&worker->wake, NULL);
         number = pthread_create(&worker->thread, NULL, work, worker);
         if (number == 0)
@@ -192,19 +212,23 @@ static int start_workers(struct spb_pool *pool, size_t wanted)
 spb_status spb_pool_new(struct spb_pool **out, struct spb_error *err)
 {
     struct spb_pool *pool = calloc(1, sizeof(*pool));
-    size_t wanted = workers_wanted();
+    unsigned wanted = workers_wanted();
 
     if (pool == NULL)
         return spb_fail_memory(err, "starting the workers");
     (void)pthread_mutex_init(&pool->lock, NULL);
-    pool->most[SPB_LANE_COMMIT] = (unsigned)wanted;
-    pool->most[SPB_LANE_LOOK] = (unsigned)wanted * LOOK_SHARE / 10;
-    pool->most[SPB_LANE_BULK] = (unsigned)wanted * BULK_SHARE / 10;
-    pool->most[SPB_LANE_ALONE] = (unsigned)wanted * ALONE_SHARE / 10;
-    int number = start_workers(pool, wanted);
+    pool->most[SPB_LANE_COMMIT] = wanted;
+    pool->most[SPB_LANE_LOOK] = wanted * LOOK_SHARE / 10;
+    pool->most[SPB_LANE_BULK] = wanted * BULK_SHARE / 10;
+    pool->most[SPB_LANE_ALONE] = wanted * ALONE_SHARE / 10;
+    unsigned background = pool->most[SPB_LANE_BULK] + pool->most[SPB_LANE_ALONE];
+    int number = start_workers(pool, CREW_FRONT, wanted);
+    if (number == 0)
+        number = start_workers(pool, CREW_BACKGROUND, background);
     if (number != 0) {
         spb_pool_free(pool);
-        return spb_fail_errno(err, SPB_NO_MEMORY, number, "starting %zu worker threads", wanted);
+        return spb_fail_errno(err, SPB_NO_MEMORY, number, "starting %u worker threads",
+                              wanted + background);
     }
     *out = pool;
     return spb_ok();
@@ -230,7 +254,7 @@ void spb_pool_submit(struct spb_pool *pool, enum spb_lane lane, struct spb_task 
 {
     (void)pthread_mutex_lock(&pool->lock);
     push(&pool->lanes[lane], task);
-    struct worker *worker = take_idle(pool);
+    struct worker *worker = take_idle(pool, crew_of[lane]);
     (void)pthread_mutex_unlock(&pool->lock);
     wake(worker);
 }

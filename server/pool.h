@@ -2,9 +2,10 @@
  * A small pool of worker threads with four lanes. SPB_LANE_COMMIT is for short turns of image
  * actors. SPB_LANE_LOOK is for looking at images that guests write, which may take many tries.
  * SPB_LANE_BULK is for reads and uploads. SPB_LANE_ALONE is for what has an image to
- * itself, which may take long and may wait for bulk tasks. All but the first never get all
- * workers, nor each other's: commits always find one, and who waits for bulk tasks does not keep
- * them from running.
+ * itself, which may take long and may wait for bulk tasks. No lane but the first gets all the
+ * workers that it may have, nor another's: commits always find one, and who waits for bulk tasks
+ * does not keep them from running. The last two have workers of their own, with less of a claim to
+ * the processors, so that neither checks nor transfers hold up a commit where those are scarce.
  *
  * Tasks are embedded in what they work on, so that queueing never fails. Any thread.
  */
@@ -22,7 +23,8 @@ struct spb_task {
 
 struct spb_pool;
 
-/* Workers: twice the processors, from 12 to 32. They take no signals. */
+/* Workers: twice the processors, from 12 to 32, and seven for ten of them in the background. They
+ * take no signals. */
 SPB_MUST_USE spb_status spb_pool_new(struct spb_pool **pool, struct spb_error *err);
 /* Runs what is queued, then ends the workers. Accepts NULL. Blocks. */
 void spb_pool_free(struct spb_pool *pool);
