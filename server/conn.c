@@ -2,9 +2,11 @@
  * The table of connections, their turns and ends; see conn.h and conn_state.h.
  *
  * Fairness. A turn has a bounded time for input. It is for those that have become readable first,
- * for each with a bounded number of calls; who has more, or finds the time used up, is put into the
- * backlog, where each has its visit in turn. So a peer that sends little waits for one turn,
- * whatever the others send.
+ * for each with a bounded number of calls; who has more, or finds the time used up, is put into a
+ * backlog, where each has its visit in turn. There are two: a peer whose visits take long (large
+ * frames, costly calls) is read from the second only, and that one has its share of each turn. So a
+ * peer that sends little waits for about one turn, whatever the others send and however many they
+ * are. Who is new counts as heavy until a few visits have shown what it is.
  */
 #include "conn.h"
 
@@ -19,7 +21,10 @@
 #include "dispatch.h"
 #include "waits.h"
 
-#define BACKLOG_NS (SPB_NS_PER_MS / 4) /* a turn, and at least one visit */
+#define BACKLOG_NS (SPB_NS_PER_MS / 4) /* a turn and backlog, and at least one visit */
+#define VISIT_WEIGHT 4                 /* one in so many counts the last visit */
+#define VISIT_MAX_NS SPB_NS_PER_MS     /* more may be the scheduler's doing */
+#define LARGE_BYTES (32u * 1024)       /* of a frame still to come */
 #define REFUSAL_LOG_NS SPB_NS_PER_S
 
 void spb_conn_mark(struct spb_conn *conn)
@@ -88,19 +93,19 @@ static void unmark(struct spb_conn *conn)
 
 static void leave_backlog(struct spb_conn *conn)
 {
-    struct spb_conns *conns = conn->conns;
+    struct spb_backlog *backlog = &conn->conns->backlogs[conn->backlog];
     struct spb_conn *before = NULL;
 
     if (!conn->backlogged)
         return;
-    for (struct spb_conn *other = conns->backlog; other != conn; other = other->next_backlog)
+    for (struct spb_conn *other = backlog->first; other != conn; other = other->next_backlog)
         before = other;
     if (before == NULL)
-        conns->backlog = conn->next_backlog;
+        backlog->first = conn->next_backlog;
     else
         before->next_backlog = conn->next_backlog;
-    if (conns->backlog_last == conn)
-        conns->backlog_last = before;
+    if (backlog->last == conn)
+        backlog->last = before;
     conn->backlogged = false;
 }
 
@@ -143,19 +148,36 @@ static void close_conn(struct spb_conn *conn)
 
 /* ---- Turns -------------------------------------------------------------------------------- */
 
+enum spb_weight spb_conn_weight(const struct spb_conn *conn)
+{
+    bool large = spb_ttrpc_parser_left(&conn->parser) >= LARGE_BYTES;
+
+    return large || conn->visit_ns > SPB_HEAVY_NS ? SPB_HEAVY : SPB_LIGHT;
+}
+
+void spb_conn_note_visit(struct spb_conn *conn, int64_t start_ns)
+{
+    int64_t took_ns = spb_now_ns() - start_ns;
+
+    if (took_ns > VISIT_MAX_NS)
+        took_ns = VISIT_MAX_NS;
+    conn->visit_ns += (took_ns - conn->visit_ns) / VISIT_WEIGHT;
+}
+
 static void enter_backlog(struct spb_conn *conn)
 {
-    struct spb_conns *conns = conn->conns;
-
     if (conn->backlogged)
         return;
+    conn->backlog = spb_conn_weight(conn);
+    struct spb_backlog *backlog = &conn->conns->backlogs[conn->backlog];
+
     conn->backlogged = true;
     conn->next_backlog = NULL;
-    if (conns->backlog == NULL)
-        conns->backlog = conn;
+    if (backlog->first == NULL)
+        backlog->first = conn;
     else
-        conns->backlog_last->next_backlog = conn;
-    conns->backlog_last = conn;
+        backlog->last->next_backlog = conn;
+    backlog->last = conn;
 }
 
 /* How long it was not read is not held against the frame that is arriving. */
@@ -212,12 +234,12 @@ static void settle_marked(struct spb_conns *conns)
     }
 }
 
-static void visit_backlog(struct spb_conns *conns)
+static void visit_backlog(const struct spb_backlog *backlog)
 {
-    int64_t until_ns = conns->backlog == NULL ? 0 : spb_now_ns() + BACKLOG_NS;
+    int64_t until_ns = backlog->first == NULL ? 0 : spb_now_ns() + BACKLOG_NS;
 
-    while (conns->backlog != NULL) {
-        struct spb_conn *conn = conns->backlog;
+    while (backlog->first != NULL) {
+        struct spb_conn *conn = backlog->first;
 
         leave_backlog(conn);
         spb_conn_mark(conn);
@@ -235,14 +257,16 @@ static void visit_backlog(struct spb_conns *conns)
 void spb_conns_turn(struct spb_conns *conns)
 {
     settle_marked(conns);
-    visit_backlog(conns);
+    for (unsigned weight = 0; weight < SPB_WEIGHTS; weight++)
+        visit_backlog(&conns->backlogs[weight]);
     if (conns->memory_came_free && conns->waiting > 0)
         spb_conns_serve_waiting(conns);
     conns->memory_came_free = false;
     conns->turn_frames = 0;
     conns->turn_until_ns = 0;
     settle_marked(conns); /* what those have answered leaves now */
-    if (conns->backlog != NULL || conns->dirty != NULL)
+    if (conns->backlogs[SPB_LIGHT].first != NULL || conns->backlogs[SPB_HEAVY].first != NULL ||
+        conns->dirty != NULL)
         spb_loop_again(conns->daemon->loop);
 }
 
@@ -359,6 +383,7 @@ void spb_conns_adopt(struct spb_conns *conns, int fd, const struct spb_principal
     spb_ttrpc_parser_init(&conn->parser, SPB_FRAME_DATA_MAX);
     conn->last_call_ns = spb_loop_now_ns(conns->daemon->loop);
     conn->frame_start_ns = conn->last_call_ns;
+    conn->visit_ns = SPB_HEAVY_NS * 2;
     spb_conn_assign_events(conn, spb_loop_base(conns->daemon->loop));
     spb_conn_watch(conn, true, false);
     spb_metrics_count(conns->metrics, SPB_COUNT_CONNECTIONS, 1);

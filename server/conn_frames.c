@@ -23,7 +23,6 @@
 #define VISIT_FRAMES_BUSY 8
 #define BUSY_FRAMES 256 /* in a turn */
 #define VISIT_NS (SPB_NS_PER_MS / 8)
-#define FRAMES_A_LOOK 4 /* at the clock */
 
 struct spb_conn *spb_conn_of(const struct spb_conns *conns, const struct spb_call_origin *origin)
 {
@@ -290,12 +289,10 @@ static size_t parse(struct spb_conn *conn, const uint8_t *bytes, size_t n)
     for (; frames < most && done < n && !conn->doomed && conn->wait == SPB_WAIT_NONE &&
            !spb_conn_is_paused(conn);
          frames++) {
-        if (frames % FRAMES_A_LOOK == 0) {
-            conns->parse_ns = spb_now_ns();
-            until_ns = frames == 0 ? conns->parse_ns + VISIT_NS : until_ns;
-            if (conns->parse_ns > until_ns)
-                break;
-        }
+        conns->parse_ns = spb_now_ns();
+        until_ns = frames == 0 ? conns->parse_ns + VISIT_NS : until_ns;
+        if (conns->parse_ns > until_ns)
+            break;
         done += feed(conn, bytes + done, n - done);
     }
     conns->parsing = false;
@@ -349,9 +346,12 @@ void spb_conn_take_bytes(struct spb_conn *conn, const uint8_t *bytes, size_t n)
 
 void spb_conn_resume(struct spb_conn *conn)
 {
+    int64_t start_ns = spb_now_ns();
+
     if (conn->held != NULL) {
         conn->held_used +=
             parse(conn, conn->held + conn->held_used, conn->held_size - conn->held_used);
+        spb_conn_note_visit(conn, start_ns);
         if (conn->held_used == conn->held_size || conn->doomed) {
             free(conn->held);
             conn->held = NULL;

@@ -42,6 +42,7 @@ static size_t read_size(const struct spb_conn *conn)
 void spb_conn_read(struct spb_conn *conn)
 {
     uint8_t *buffer = conn->conns->buffer;
+    int64_t start_ns = spb_now_ns();
 
     conn->unread = false;
     spb_conn_mark(conn);
@@ -51,6 +52,7 @@ void spb_conn_read(struct spb_conn *conn)
     if (got > 0) {
         spb_metrics_count(conn->conns->metrics, SPB_COUNT_BYTES_IN, (uint64_t)got);
         spb_conn_take_bytes(conn, buffer, (size_t)got);
+        spb_conn_note_visit(conn, start_ns);
     } else if (got == 0) {
         conn->eof = true;
         spb_conn_end_waits(conn);
@@ -68,8 +70,8 @@ static void on_readable(evutil_socket_t fd, short what, void *user)
     (void)what;
     if (conns->turn_until_ns == 0)
         conns->turn_until_ns = spb_now_ns() + TURN_NS;
-    else if (conns->parse_ns > conns->turn_until_ns)
-        conn->unread = true; /* it has its turn in the backlog */
+    /* Those have their turn in a backlog. */
+    conn->unread = spb_conn_weight(conn) == SPB_HEAVY || conns->parse_ns > conns->turn_until_ns;
     if (conn->unread)
         spb_conn_mark(conn);
     else

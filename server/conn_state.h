@@ -27,6 +27,19 @@ struct evbuffer;
 #define SPB_READ_AHEAD (16u * 1024) /* at most this is read beyond the frame that is arriving */
 #define SPB_CONNS_TABLE 65536u      /* connections_max is at most that */
 
+/* By what a visit of it takes. Heavy: more than a peer with small calls. */
+enum spb_weight {
+    SPB_LIGHT,
+    SPB_HEAVY,
+};
+#define SPB_WEIGHTS 2
+#define SPB_HEAVY_NS (SPB_NS_PER_MS / 10)
+
+/* Connections that have more to read or to parse, each once. */
+struct spb_backlog {
+    struct spb_conn *first, *last;
+};
+
 /* What a connection that waits for memory goes on with. */
 enum spb_wait {
     SPB_WAIT_NONE,
@@ -44,9 +57,10 @@ struct spb_conn {
     bool eof;              /* the peer sends no more */
     bool unread;           /* there was something to read when there was no time for it */
     bool dirty;            /* in the turn's list */
-    bool backlogged;       /* in the list of those that have more to parse */
-    bool doomed;           /* to be closed at the turn's end */
-    const char *doom;      /* why, for the log */
+    bool backlogged;       /* in the backlog of its weight then */
+    enum spb_weight backlog;
+    bool doomed;      /* to be closed at the turn's end */
+    const char *doom; /* why, for the log */
     struct spb_conn *next_dirty, *next_backlog;
     struct spb_principal principal;
 
@@ -68,6 +82,7 @@ struct spb_conn {
                              * later by what it could not be read. 0: none is */
     int64_t unread_since_ns; /* 0: it is read */
     int64_t last_call_ns;    /* or when it was taken */
+    int64_t visit_ns;        /* what its last visits took, smoothed */
 
     /* Calls and output. */
     size_t calls, request_bytes, promised_bytes;
@@ -91,7 +106,7 @@ struct spb_conns {
     size_t count;
     size_t calls; /* in flight, those of closed connections included */
     struct spb_conn *dirty;
-    struct spb_conn *backlog, *backlog_last;
+    struct spb_backlog backlogs[SPB_WEIGHTS];
     struct spb_conn *first_waiting, *last_waiting;
     size_t waiting;
     struct spb_budget budget;
@@ -117,6 +132,11 @@ void spb_conn_end(struct spb_conn *conn, const char *why);
 void spb_conn_end_waits(const struct spb_conn *conn);
 /* Counts its memory anew. */
 void spb_conn_recount(struct spb_conn *conn);
+
+/* What reading or parsing it now would take, as far as one can tell. */
+enum spb_weight spb_conn_weight(const struct spb_conn *conn);
+/* A visit began then and is over. */
+void spb_conn_note_visit(struct spb_conn *conn, int64_t start_ns);
 
 /* ---- conn_frames.c */
 

@@ -153,13 +153,14 @@ static bool fields_are_good(struct spb_call *call, const struct spb_ttrpc_view *
                                "the request has more than %llu fields", (unsigned long long)max);
             return false;
         }
+        if (wire.type != SPB_WIRE_BYTES || wire.size == 0)
+            continue;
         const ProtobufCFieldDescriptor *field =
             protobuf_c_message_descriptor_get_field(call->method->request, wire.number);
-
-        if (wire.type != SPB_WIRE_BYTES || field == NULL || field->type != PROTOBUF_C_TYPE_STRING)
+        if (field == NULL || field->type != PROTOBUF_C_TYPE_STRING)
             continue;
-        if (wire.size > 0 && (memchr(wire.data, '\0', wire.size) != NULL ||
-                              !spb_bytes_are_utf8(wire.data, wire.size))) {
+        if (memchr(wire.data, '\0', wire.size) != NULL ||
+            !spb_bytes_are_utf8(wire.data, wire.size)) {
             spb_call_set_bad_field(call, field->name, "expected UTF-8 text without NUL");
             return false;
         }

@@ -2,9 +2,9 @@
 
   python3 hostile.py ENDPOINT IMAGE PRODUCT SECONDS COUNT
 
-It runs in a process of its own, so that who measures beside it is not slowed by it, and with low
-priority, for peers like these sit on other machines. Whatever the daemon does to them they begin
-anew. Prints a line of JSON: how many connections each habit opened.
+It runs in a process of its own, for peers like these sit on other machines: who starts it gives it
+what the processors have left. Requests are built once, not for each call. Whatever the daemon does
+to them they begin anew. Prints a line of JSON: how many connections each habit opened.
 """
 import itertools
 import json
@@ -20,6 +20,26 @@ import rpc
 from protowire import SCHEMA, chunk
 
 MIB = 1 << 20
+
+
+class Request:
+    """A call's frame but for its stream."""
+
+    def __init__(self, service, method, fields=None, payload=None):
+        self.response_type = SCHEMA.methods[(service, method)][1]
+        if payload is None:
+            payload = SCHEMA.encode(SCHEMA.methods[(service, method)][0], fields)
+        self.data = rpc.request_frame(rpc.PACKAGE + service, method, payload)
+
+    def start(self, c):
+        stream, c.next_stream = c.next_stream, c.next_stream + 2
+        c.types[stream] = self.response_type
+        c.send_bytes(struct.pack(">IIBB", len(self.data), stream, 1, 0))
+        c.send_bytes(self.data)
+        return stream
+
+    def ask(self, c):
+        return c.wait(self.start(c))
 
 
 class Peer:
@@ -73,12 +93,13 @@ class Peer:
     def deaf(self, c):
         """Asks for megabytes, and reads none or a byte now and then."""
         found = c.call("DataProducts", "Get", image=self.stage.image, name=self.stage.product)
-        fields = {"image": self.stage.image, "name": self.stage.product, "length": MIB,
-                  "identity": found["product"]["identity"]}
+        read = Request("DataProducts", "Read",
+                       {"image": rpc.image_ref(self.stage.image), "name": self.stage.product,
+                        "length": MIB, "identity": found["product"]["identity"]})
         c.sock.settimeout(0.5)
         while not self.stage.over():
             try:
-                c.start("DataProducts", "Read", fields)
+                read.start(c)
             except TimeoutError:
                 break
         for _ in range(1000):
@@ -109,12 +130,9 @@ class Peer:
 
     def growing(self, c):
         """Requests that unpack to far more than they are."""
-        empty = b"\x1a\x00" * 32000  # submessages
-        unknown = b"\xf8\x07\x01" * (MIB // 3)  # fields that no message has
         while not self.stage.over():
-            c.ask("Params", "BatchPut", payload=empty)
-            c.ask("Events", "Append", payload=empty)
-            c.ask("Uploads", "Write", payload=unknown)
+            for request in self.stage.growing:
+                request.ask(c)
 
     def garbage(self, c):
         if self.rng.random() < 0.5:
@@ -130,8 +148,8 @@ class Peer:
     def many_calls(self, c):
         """More in flight than may be, then gone without an answer."""
         for _ in range(300):
-            c.start("Events", "List", {"image": self.stage.image, "limit": 16000})
-            c.start("Images", "Check", {"image": self.stage.image})
+            for request in self.stage.many:
+                request.start(c)
         self.wait(0.05)
 
     def churn(self, c):
@@ -148,9 +166,10 @@ class Peer:
                 self.wait(0.1)
                 continue
             upload = reply.body["upload_id"]
+            write = Request("Uploads", "Write", {"upload_id": upload, "offset": 0,
+                                                 "data": b"u" * MIB, "crc32c": 1})
             for _ in range(10):
-                c.ask("Uploads", "Write", {"upload_id": upload, "offset": 0, "data": b"u" * MIB,
-                                           "crc32c": 1})
+                write.ask(c)
             c.ask("Uploads", "Abort", {"upload_id": upload})
 
 
@@ -162,6 +181,14 @@ class Stage:
     def __init__(self, endpoint, image, product, seconds):
         self.endpoint, self.image, self.product = endpoint, image, product.encode()
         self.ended = threading.Event()
+        empty = b"\x1a\x00" * 32000  # submessages
+        unknown = b"\xf8\x07\x01" * (MIB // 3)  # fields that no message has
+        self.growing = (Request("Params", "BatchPut", payload=empty),
+                        Request("Events", "Append", payload=empty),
+                        Request("Uploads", "Write", payload=unknown))
+        ref = rpc.image_ref(image)
+        self.many = (Request("Events", "List", {"image": ref, "limit": 16000}),
+                     Request("Images", "Check", {"image": ref}))
         self.until = time.monotonic() + seconds
 
     def over(self):
@@ -173,7 +200,6 @@ class Stage:
 def main():
     endpoint, image, product, seconds, count = sys.argv[1:]
     assert all(SCHEMA.methods.get(m) for m in (("Uploads", "Write"), ("Events", "Append")))
-    os.nice(15)
     stage = Stage(endpoint, image, product, float(seconds))
     only = [h for h in HABITS if h.__name__ in os.environ.get("SPB_HABITS", "").split(",")]
     peers = [Peer(stage, habit, n) for n, habit in
