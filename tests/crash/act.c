@@ -46,7 +46,7 @@ static void note_call(const struct act *act)
         first = lab->calls[lab->call_count - 1].first + lab->calls[lab->call_count - 1].count;
     CHECK(lab, count > first, "a decision that succeeded stated no change");
     SPB_ASSERT(lab->call_count < LAB_CALLS);
-    lab->calls[lab->call_count++] = (struct lab_call){first, count - first};
+    lab->calls[lab->call_count++] = (struct lab_call){.first = first, .count = count - first};
 }
 
 /* Tells what was asked for and what came of it. */
@@ -152,6 +152,7 @@ spb_status act_write_param(struct act *act, uint32_t slot, uint32_t id, uint16_t
         act,
         spb_group_write_param(act->group, slot, id, generation, value, strlen(value), &act->err),
         "write", id, generation));
+    act->lab->calls[act->lab->call_count - 1].slot = true;
     model_write_param(act->model, &item);
     return spb_ok();
 }

@@ -20,6 +20,7 @@
 /* The changes that one call decided. */
 struct lab_call {
     size_t first, count;
+    bool slot; /* an entry was written to a slot, and not a value put */
 };
 
 struct lab {

@@ -38,13 +38,29 @@ static spb_status complete(struct lab *lab, struct spb_volume *volume, size_t i,
                                 lab->calls[i].count, volume, err);
 }
 
-/*
- * May completing another call have done so to this one? What is written may take the slot of a
- * superseded entry which a deletion that has not begun would erase first: then that looks begun.
- */
-static bool is_kept(enum spb_verdict before, enum spb_verdict after)
+/* Nobody can tell any more whether an entry was written to its slot: something else is there. */
+static bool lost_a_slot(const struct lab *lab, const enum spb_verdict *after)
 {
-    return after == before || (before == SPB_VERDICT_BEFORE && after == SPB_VERDICT_IN_PART);
+    for (size_t i = 0; i < lab->call_count; i++) {
+        if (lab->calls[i].slot && after[i] == SPB_VERDICT_UNKNOWN)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * May completing another call have done so to call k? What is written may take the slot of a
+ * superseded entry which a deletion that has not begun would erase first: then that looks begun. Or
+ * it takes the slot that an entry was to be written to, which had not begun, nor what builds on it.
+ */
+static bool is_kept(const struct lab *lab, const enum spb_verdict *before,
+                    const enum spb_verdict *after, size_t k)
+{
+    if (after[k] == before[k])
+        return true;
+    return before[k] == SPB_VERDICT_BEFORE &&
+           (after[k] == SPB_VERDICT_IN_PART ||
+            (after[k] == SPB_VERDICT_UNKNOWN && lost_a_slot(lab, after)));
 }
 
 /* From the last to the first: what a later one makes of an object counts for those before it. */
@@ -67,7 +83,7 @@ void lab_complete_parts(struct lab *lab, struct spb_volume *volume, struct model
         judge_calls(lab, volume, after);
         for (size_t k = 0; k < lab->call_count; k++)
             CHECK(lab,
-                  k == i ? after[k] == SPB_VERDICT_AFTER : is_kept(before[k], after[k]) || k < i,
+                  k == i ? after[k] == SPB_VERDICT_AFTER : is_kept(lab, before, after, k) || k < i,
                   "call %zu was %s, and is %s after completing call %zu", k,
                   spb_verdict_name(before[k]), spb_verdict_name(after[k]), i);
     }
