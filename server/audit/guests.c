@@ -1,7 +1,7 @@
 /* Rows of guests; see tables.h. */
 #include <string.h>
 
-#include "audit/inside.h"
+#include "audit/rows.h"
 #include "audit/tables.h"
 
 struct change {
@@ -101,21 +101,9 @@ spb_status spb_rows_set_guest(struct spb_audit *audit, const struct spb_guest_ro
     return spb_work_do(audit, &change.work);
 }
 
-static spb_status run_remove(struct spb_audit *audit, struct spb_work *work, struct spb_error *err)
-{
-    const struct change *change = (struct change *)work;
-    sqlite3_stmt *remove;
-
-    SPB_TRY(spb_db_prepare(&audit->db, SPB_SQL_REMOVE_GUEST, &remove, err));
-    spb_bind_number(remove, 1, change->id);
-    return spb_db_run(&audit->db, remove, "removing a guest", err);
-}
-
 spb_status spb_rows_remove_guest(struct spb_audit *audit, int64_t id, struct spb_error *err)
 {
-    struct change change = {.work = {.run = run_remove, .err = err}, .id = id};
-
-    return spb_work_do(audit, &change.work);
+    return spb_rows_remove(audit, SPB_SQL_REMOVE_GUEST, id, "removing a guest", err);
 }
 
 /* ---- Reading ------------------------------------------------------------------------------ */
@@ -155,31 +143,25 @@ static void read_row(sqlite3_stmt *from, struct spb_guest_row *row)
     read_life(from, row);
 }
 
-static spb_status list(struct spb_db *db, void (*take)(void *user, const struct spb_guest_row *row),
-                       void *user, struct spb_error *err)
-{
-    struct spb_guest_row row;
-    sqlite3_stmt *all;
-    bool more;
+struct listing {
+    void (*take)(void *user, const struct spb_guest_row *row);
+    void *user;
+};
 
-    SPB_TRY(spb_db_prepare(db, SPB_SQL_LIST_GUESTS, &all, err));
-    for (;;) {
-        SPB_TRY(spb_db_next(db, all, "listing guests", &more, err));
-        if (!more)
-            return spb_ok();
-        read_row(all, &row);
-        take(user, &row);
-    }
+static void show(void *user, sqlite3_stmt *from)
+{
+    const struct listing *listing = user;
+    struct spb_guest_row row;
+
+    read_row(from, &row);
+    listing->take(listing->user, &row);
 }
 
 spb_status spb_rows_guests(struct spb_audit *audit,
                            void (*take)(void *user, const struct spb_guest_row *row), void *user,
                            struct spb_error *err)
 {
-    struct spb_db *db;
+    struct listing listing = {take, user};
 
-    SPB_TRY(spb_reader_begin(audit, &db, err));
-    spb_status status = list(db, take, user, err);
-    spb_reader_end(audit);
-    return status;
+    return spb_rows_each(audit, SPB_SQL_LIST_GUESTS, "listing guests", show, &listing, err);
 }

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "audit/inside.h"
+#include "audit/rows.h"
 
 struct put {
     struct spb_work work;
@@ -70,26 +70,9 @@ spb_status spb_rows_put_image(struct spb_audit *audit, struct spb_image_row *row
     return spb_ok();
 }
 
-struct remove {
-    struct spb_work work;
-    int64_t id;
-};
-
-static spb_status run_remove(struct spb_audit *audit, struct spb_work *work, struct spb_error *err)
-{
-    const struct remove *remove = (struct remove *)work;
-    sqlite3_stmt *statement;
-
-    SPB_TRY(spb_db_prepare(&audit->db, SPB_SQL_REMOVE_IMAGE, &statement, err));
-    spb_bind_number(statement, 1, remove->id);
-    return spb_db_run(&audit->db, statement, "removing an image", err);
-}
-
 spb_status spb_rows_remove_image(struct spb_audit *audit, int64_t id, struct spb_error *err)
 {
-    struct remove remove = {.work = {.run = run_remove, .err = err}, .id = id};
-
-    return spb_work_do(audit, &remove.work);
+    return spb_rows_remove(audit, SPB_SQL_REMOVE_IMAGE, id, "removing an image", err);
 }
 
 static void read_image(sqlite3_stmt *from, struct spb_image_row *row)
@@ -105,32 +88,26 @@ static void read_image(sqlite3_stmt *from, struct spb_image_row *row)
     row->group_number = (uint64_t)sqlite3_column_int64(from, 8);
 }
 
-static spb_status list(struct spb_db *db, void (*take)(void *user, const struct spb_image_row *row),
-                       void *user, struct spb_error *err)
-{
-    struct spb_image_row row;
-    sqlite3_stmt *statement;
-    bool more;
+struct listing {
+    void (*take)(void *user, const struct spb_image_row *row);
+    void *user;
+};
 
-    SPB_TRY(spb_db_prepare(db, SPB_SQL_LIST_IMAGES, &statement, err));
-    for (;;) {
-        SPB_TRY(spb_db_next(db, statement, "listing images", &more, err));
-        if (!more)
-            return spb_ok();
-        memset(&row, 0, sizeof row);
-        read_image(statement, &row);
-        take(user, &row);
-    }
+static void show(void *user, sqlite3_stmt *from)
+{
+    const struct listing *listing = user;
+    struct spb_image_row row;
+
+    memset(&row, 0, sizeof row);
+    read_image(from, &row);
+    listing->take(listing->user, &row);
 }
 
 spb_status spb_rows_images(struct spb_audit *audit,
                            void (*take)(void *user, const struct spb_image_row *row), void *user,
                            struct spb_error *err)
 {
-    struct spb_db *db;
+    struct listing listing = {take, user};
 
-    SPB_TRY(spb_reader_begin(audit, &db, err));
-    spb_status status = list(db, take, user, err);
-    spb_reader_end(audit);
-    return status;
+    return spb_rows_each(audit, SPB_SQL_LIST_IMAGES, "listing images", show, &listing, err);
 }

@@ -1,7 +1,7 @@
 /* Rows of uploads that can resume; see tables.h. */
 #include <string.h>
 
-#include "audit/inside.h"
+#include "audit/rows.h"
 #include "audit/tables.h"
 
 struct change {
@@ -108,34 +108,27 @@ static void read_bytes(sqlite3_stmt *from, struct spb_upload_row *row)
     row->used_us = sqlite3_column_int64(from, 20);
 }
 
-static spb_status list(struct spb_db *db,
-                       void (*take)(void *user, const struct spb_upload_row *row), void *user,
-                       struct spb_error *err)
-{
-    struct spb_upload_row row;
-    sqlite3_stmt *all;
-    bool more;
+struct listing {
+    void (*take)(void *user, const struct spb_upload_row *row);
+    void *user;
+};
 
-    SPB_TRY(spb_db_prepare(db, SPB_SQL_LIST_UPLOADS, &all, err));
-    for (;;) {
-        SPB_TRY(spb_db_next(db, all, "listing uploads", &more, err));
-        if (!more)
-            return spb_ok();
-        memset(&row, 0, sizeof row);
-        read_target(all, &row);
-        read_bytes(all, &row);
-        take(user, &row);
-    }
+static void show(void *user, sqlite3_stmt *from)
+{
+    const struct listing *listing = user;
+    struct spb_upload_row row;
+
+    memset(&row, 0, sizeof row);
+    read_target(from, &row);
+    read_bytes(from, &row);
+    listing->take(listing->user, &row);
 }
 
 spb_status spb_rows_uploads(struct spb_audit *audit,
                             void (*take)(void *user, const struct spb_upload_row *row), void *user,
                             struct spb_error *err)
 {
-    struct spb_db *db;
+    struct listing listing = {take, user};
 
-    SPB_TRY(spb_reader_begin(audit, &db, err));
-    spb_status status = list(db, take, user, err);
-    spb_reader_end(audit);
-    return status;
+    return spb_rows_each(audit, SPB_SQL_LIST_UPLOADS, "listing uploads", show, &listing, err);
 }
