@@ -259,25 +259,34 @@ void spb_images_create(struct spb_call *call)
     spb_call_to_workers(call, run_create);
 }
 
+/* What lies under the name that an act was about, now and after a power loss. */
+static spb_status look_again(const struct spb_settling *settling, bool *there,
+                             uint8_t uuid[SPB_UUID_SIZE], struct spb_error *err)
+{
+    const struct spb_pending_group *group = settling->group;
+    char *path = spb_image_path(settling->daemon, group->tenant, group->image_name);
+
+    if (path == NULL)
+        return spb_fail_memory(err, "settling what became of an image");
+    spb_status status = spb_settle_look(path, there, uuid, err);
+    if (spb_is_ok(status))
+        status = spb_sync_folder_of(path, err);
+    free(path);
+    return status;
+}
+
 spb_status spb_images_settle_create(const struct spb_settling *settling, enum spb_outcome *outcome,
                                     struct spb_error *err)
 {
     const struct spb_pending_group *group = settling->group;
-    char *path = spb_image_path(settling->daemon, group->tenant, group->image_name);
     uint8_t uuid[SPB_UUID_SIZE];
     bool there = false;
 
-    if (path == NULL)
-        return spb_fail_memory(err, "settling a creation");
-    spb_status status = spb_settle_look(path, &there, uuid, err);
-    if (spb_is_ok(status))
-        status = spb_sync_folder_of(path, err);
-    free(path);
-    SPB_TRY(status);
+    SPB_TRY(look_again(settling, &there, uuid, err));
     bool ours = there && group->changes_size == sizeof(uuid) &&
                 memcmp(uuid, group->changes, sizeof(uuid)) == 0;
     *outcome = ours ? SPB_OUTCOME_DONE : SPB_OUTCOME_NOT_DONE;
-    return status;
+    return spb_ok();
 }
 
 /* ---- Delete ------------------------------------------------------------------------------- */
@@ -426,21 +435,14 @@ spb_status spb_images_settle_delete(const struct spb_settling *settling, enum sp
                                     struct spb_error *err)
 {
     const struct spb_pending_group *group = settling->group;
-    char *path = spb_image_path(settling->daemon, group->tenant, group->image_name);
     uint8_t uuid[SPB_UUID_SIZE];
     bool there = false;
 
-    if (path == NULL)
-        return spb_fail_memory(err, "settling a deletion");
-    spb_status status = spb_settle_look(path, &there, uuid, err);
-    if (spb_is_ok(status))
-        status = spb_sync_folder_of(path, err);
-    free(path);
-    SPB_TRY(status);
+    SPB_TRY(look_again(settling, &there, uuid, err));
     /* Another image that has come in its place is not the one that was to go. */
     bool another =
         group->changes_size == sizeof(uuid) && !spb_bytes_are_zero(group->changes, sizeof(uuid)) &&
         !spb_bytes_are_zero(uuid, sizeof(uuid)) && memcmp(uuid, group->changes, sizeof(uuid)) != 0;
     *outcome = there && !another ? SPB_OUTCOME_NOT_DONE : SPB_OUTCOME_DONE;
-    return status;
+    return spb_ok();
 }
