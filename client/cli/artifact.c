@@ -48,13 +48,7 @@ static void fill_start(void *user, Spaceblock__V1__StartUploadRequest *request)
 static spb_status keep_artifact(struct putting *putting, const Spaceblock__V1__Artifact *artifact,
                                 struct spb_error *err)
 {
-    size_t size = spaceblock__v1__artifact__get_packed_size(artifact);
-    uint8_t *packed = malloc(size == 0 ? 1 : size);
-
-    if (packed != NULL)
-        (void)spaceblock__v1__artifact__pack(artifact, packed);
-    putting->made = packed == NULL ? NULL : spaceblock__v1__artifact__unpack(NULL, size, packed);
-    free(packed);
+    putting->made = (Spaceblock__V1__Artifact *)cli_message_copy(&artifact->base);
     return putting->made != NULL ? spb_ok() : spb_fail_memory(err, "storing an artifact");
 }
 

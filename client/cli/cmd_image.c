@@ -142,7 +142,6 @@ int cli_run_image_show(struct cli *cli)
     Spaceblock__V1__GetImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
     CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
-    struct spb_error err;
 
     spaceblock__v1__get_image_request__init(&request);
     int code = cli_session_open(cli, &session);
@@ -153,12 +152,7 @@ int cli_run_image_show(struct cli *cli)
     if (code != CLI_EXIT_OK)
         return code;
     const Spaceblock__V1__GetImageResponse *answer = (const void *)reply;
-    if (answer->image == NULL) {
-        (void)cli_answer_lacks(&method, "image", &err);
-        return cli_fail(cli, &err);
-    }
-    cli_print_image(cli, answer->image);
-    return CLI_EXIT_OK;
+    return cli_session_print(cli, &method, answer->image);
 }
 
 int cli_run_image_delete(struct cli *cli)
@@ -211,13 +205,10 @@ int cli_run_image_reopen(struct cli *cli)
     if (code != CLI_EXIT_OK)
         return code;
     const Spaceblock__V1__ReopenImageResponse *answer = (const void *)reply;
-    if (answer->image == NULL) {
-        (void)cli_answer_lacks(&method, "image", &err);
-        return cli_fail(cli, &err);
-    }
-    cli_print_image(cli, answer->image);
-    if (answer->image->state == SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_READY)
-        return CLI_EXIT_OK;
+    code = cli_session_print(cli, &method, answer->image);
+    if (code != CLI_EXIT_OK ||
+        answer->image->state == SPACEBLOCK__V1__IMAGE_STATE__IMAGE_STATE_READY)
+        return code;
     (void)spb_fail(&err, SPB_READ_ONLY, "reopening image %s: it is still not ready", cli->words[0]);
     return cli_fail(cli, &err);
 }

@@ -49,13 +49,7 @@ static void fill_start(void *user, Spaceblock__V1__StartUploadRequest *request)
 static spb_status keep_image(struct importing *importing, const Spaceblock__V1__Image *image,
                              struct spb_error *err)
 {
-    size_t size = spaceblock__v1__image__get_packed_size(image);
-    uint8_t *packed = malloc(size == 0 ? 1 : size);
-
-    if (packed != NULL)
-        (void)spaceblock__v1__image__pack(image, packed);
-    importing->made = packed == NULL ? NULL : spaceblock__v1__image__unpack(NULL, size, packed);
-    free(packed);
+    importing->made = (Spaceblock__V1__Image *)cli_message_copy(&image->base);
     return importing->made != NULL ? spb_ok() : spb_fail_memory(err, "importing an image");
 }
 
@@ -224,20 +218,6 @@ int cli_run_image_import(struct cli *cli)
 
 /* ---- clone, rename ------------------------------------------------------------------------- */
 
-/* The image of an answer, printed. */
-static int print_answer(struct cli *cli, const struct cli_method *method,
-                        const Spaceblock__V1__Image *image)
-{
-    struct spb_error err;
-
-    if (image == NULL) {
-        (void)cli_answer_lacks(method, "image", &err);
-        return cli_fail(cli, &err);
-    }
-    cli_print_image(cli, image);
-    return CLI_EXIT_OK;
-}
-
 int cli_run_image_clone(struct cli *cli)
 {
     static const struct cli_method method = {CLI_SERVICE_IMAGES, "Clone",
@@ -269,7 +249,7 @@ int cli_run_image_clone(struct cli *cli)
     if (code != CLI_EXIT_OK)
         return code;
     const Spaceblock__V1__CloneImageResponse *answer = (const void *)reply;
-    return print_answer(cli, &method, answer->image);
+    return cli_session_print(cli, &method, answer->image);
 }
 
 int cli_run_image_rename(struct cli *cli)
@@ -292,5 +272,5 @@ int cli_run_image_rename(struct cli *cli)
     if (code != CLI_EXIT_OK)
         return code;
     const Spaceblock__V1__RenameImageResponse *answer = (const void *)reply;
-    return print_answer(cli, &method, answer->image);
+    return cli_session_print(cli, &method, answer->image);
 }

@@ -167,6 +167,20 @@ spb_status cli_daemon_do(struct cli_daemon *daemon, const struct cli_method *met
     return cli_daemon_call(daemon, method, request, &reply, err);
 }
 
+ProtobufCMessage *cli_message_copy(const ProtobufCMessage *message)
+{
+    size_t size = protobuf_c_message_get_packed_size(message);
+    uint8_t *packed = malloc(size == 0 ? 1 : size);
+    ProtobufCMessage *copy = NULL;
+
+    if (packed != NULL) {
+        (void)protobuf_c_message_pack(message, packed);
+        copy = protobuf_c_message_unpack(message->descriptor, NULL, size, packed);
+    }
+    free(packed);
+    return copy;
+}
+
 void cli_message_cleanup(ProtobufCMessage **message)
 {
     if (*message != NULL)

@@ -74,6 +74,8 @@ SPB_MUST_USE spb_status cli_daemon_call_at_last(struct cli_daemon *daemon,
 /* A call whose answer says no more than that it was done. */
 SPB_MUST_USE spb_status cli_daemon_do(struct cli_daemon *daemon, const struct cli_method *method,
                                       const ProtobufCMessage *request, struct spb_error *err);
+/* A copy of a part of an answer; the caller's, as a reply is. NULL without memory. */
+ProtobufCMessage *cli_message_copy(const ProtobufCMessage *message);
 void cli_message_cleanup(ProtobufCMessage **message);
 #define CLI_AUTO_MESSAGE __attribute__((cleanup(cli_message_cleanup)))
 

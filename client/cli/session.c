@@ -17,6 +17,19 @@ int cli_session_call(struct cli *cli, struct cli_session *session, const struct 
     return spb_is_ok(status) ? CLI_EXIT_OK : cli_fail(cli, &err);
 }
 
+int cli_session_print(struct cli *cli, const struct cli_method *method,
+                      const Spaceblock__V1__Image *image)
+{
+    struct spb_error err;
+
+    if (image == NULL) {
+        (void)cli_answer_lacks(method, "image", &err);
+        return cli_fail(cli, &err);
+    }
+    cli_print_image(cli, image);
+    return CLI_EXIT_OK;
+}
+
 void cli_session_cleanup(struct cli_session *session)
 {
     cli_daemon_done(&session->daemon);

@@ -24,6 +24,10 @@ void cli_session_cleanup(struct cli_session *session);
 int cli_session_call(struct cli *cli, struct cli_session *session, const struct cli_method *method,
                      const ProtobufCMessage *request, ProtobufCMessage **reply);
 
+/* Prints the image of an answer; NULL: the answer has none, which is a failure. */
+int cli_session_print(struct cli *cli, const struct cli_method *method,
+                      const Spaceblock__V1__Image *image);
+
 json_t *cli_image_to_json(const Spaceblock__V1__Image *image);
 /* As text or, with --json, as one object. */
 void cli_print_image(const struct cli *cli, const Spaceblock__V1__Image *image);
