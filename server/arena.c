@@ -228,12 +228,3 @@ void *spb_arena_alloc(struct spb_arena *arena, size_t size)
     arena->left -= size;
     return piece;
 }
-
-void *spb_arena_zalloc(struct spb_arena *arena, size_t size)
-{
-    void *piece = spb_arena_alloc(arena, size);
-
-    if (piece != NULL)
-        memset(piece, 0, size);
-    return piece;
-}

@@ -60,6 +60,5 @@ void spb_arena_keep(struct spb_arena *arena, const void *piece);
 
 /* Aligned for anything; NULL past the cap or without memory. Not zeroed. */
 void *spb_arena_alloc(struct spb_arena *arena, size_t size);
-void *spb_arena_zalloc(struct spb_arena *arena, size_t size);
 
 #endif

@@ -135,21 +135,6 @@ spb_status cli_output_make(struct cli_output *output, struct spb_error *err)
     return cli_output_take_mode(output, err);
 }
 
-spb_status cli_output_open(const char *path, struct cli_output *output, struct spb_error *err)
-{
-    struct cli_output opened = {.fd = -1};
-    spb_status status = cli_output_find(path, &opened, err);
-
-    if (spb_is_ok(status) && opened.fd < 0)
-        status = cli_output_make(&opened, err);
-    if (!spb_is_ok(status)) {
-        cli_output_done(&opened);
-        return status;
-    }
-    *output = opened;
-    return status;
-}
-
 /* The disk begins with what was written while more comes: commit then waits for the last of it
  * only. This makes nothing durable, and a failure is told by commit. */
 static void push(struct cli_output *output, size_t n)

@@ -31,9 +31,6 @@ SPB_MUST_USE spb_status cli_output_find(const char *path, struct cli_output *out
 SPB_MUST_USE spb_status cli_output_make(struct cli_output *output, struct spb_error *err);
 /* Gives the file the mode of the one that it replaces. */
 SPB_MUST_USE spb_status cli_output_take_mode(struct cli_output *output, struct spb_error *err);
-/* All three in one. */
-SPB_MUST_USE spb_status cli_output_open(const char *path, struct cli_output *output,
-                                        struct spb_error *err);
 /* A cli_sink over a struct cli_output. */
 SPB_MUST_USE spb_status cli_output_write(void *output, const void *data, size_t n,
                                          struct spb_error *err);

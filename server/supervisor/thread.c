@@ -121,11 +121,6 @@ static void on_wake(struct spb_source *source, uint32_t events)
     (void)!read(source->fd, &count, sizeof(count));
 }
 
-bool spb_supervisor_is_here(const struct spb_supervisor *supervisor)
-{
-    return supervisor->has_thread && pthread_equal(pthread_self(), supervisor->thread) != 0;
-}
-
 bool spb_supervisor_is_ending(const struct spb_supervisor *supervisor)
 {
     return atomic_load_explicit(&supervisor->ending, memory_order_relaxed);

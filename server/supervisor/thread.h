@@ -40,7 +40,6 @@ bool spb_supervisor_do(struct spb_supervisor *supervisor, void (*run)(void *user
 
 /* ---- The supervisor's thread -------------------------------------------------------------- */
 
-bool spb_supervisor_is_here(const struct spb_supervisor *supervisor);
 /* It ends: nothing is begun any more. */
 bool spb_supervisor_is_ending(const struct spb_supervisor *supervisor);
 

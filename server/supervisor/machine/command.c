@@ -291,8 +291,3 @@ bool spb_accel_parse(const char *word, enum spb_accel *accel)
     *accel = *word == 'k' ? SPB_ACCEL_KVM : SPB_ACCEL_TCG;
     return true;
 }
-
-const char *spb_accel_name(enum spb_accel accel)
-{
-    return accel == SPB_ACCEL_KVM ? "kvm" : "tcg";
-}

@@ -55,6 +55,5 @@ SPB_MUST_USE spb_status spb_machine_command(const struct spb_machine *machine, c
 
 /* "tcg" or "kvm"; false for another word. */
 bool spb_accel_parse(const char *word, enum spb_accel *accel);
-const char *spb_accel_name(enum spb_accel accel);
 
 #endif
