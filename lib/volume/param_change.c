@@ -388,13 +388,29 @@ static spb_status put_after_corrupt_wrap(struct spb_group *group, const struct s
     return spb_ok();
 }
 
+/*
+ * Has this group filled a slot with the id's newest entry? Then nobody has seen that one, and what
+ * follows it goes to the same place, in the same round: a group takes any number of puts of an id
+ * in the space of one.
+ */
+static bool has_own_slot(const struct spb_group *group, const struct holding *held, uint32_t *slot,
+                         uint32_t *round)
+{
+    if (held->newest == NO_SLOT || group->cells[held->newest].edit == 0)
+        return false;
+    *slot = held->newest;
+    *round = group->edits[group->cells[held->newest].edit - 1].round;
+    return true;
+}
+
 static spb_status put_plain(struct spb_group *group, const struct spb_param_put *put,
                             const struct holding *held, const struct manner *manner,
                             uint16_t generation, struct spb_error *err)
 {
     uint32_t slot, round = 0;
 
-    SPB_TRY(find_slot(group, put->id, held, manner, &slot, &round, err));
+    if (!has_own_slot(group, held, &slot, &round))
+        SPB_TRY(find_slot(group, put->id, held, manner, &slot, &round, err));
     SPB_TRY(fill_slot(group, slot, round, put->id, generation, put->value, put->len, err));
     settle_newest(group, put->id, round);
     return spb_ok();

@@ -366,20 +366,58 @@ Test(params, group_waits_only_for_its_own_unflushed_space)
     struct spb_param_put put = {
         .id = 1, .value = "x", .len = 1, .expected_generation = SPB_ANY_GENERATION};
     struct spb_group *group;
-    int decided = 0;
 
+    for (uint32_t id = 1; id < 32; id++)
+        kit_put(volume, id, "before");
     OK(spb_group_new(volume, &group, &kit_err));
-    spb_status status;
-    while (spb_is_ok(status = spb_group_put_param(group, &put, NULL, &kit_err)))
-        decided++;
-    cr_assert_eq(status.code, SPB_AGAIN);
-    cr_assert_eq(decided, 32);
+    OK(spb_group_put_param(group, &put, NULL, &kit_err)); /* takes the last free slot */
+    put.id = 2;
+    FAILS(SPB_AGAIN, spb_group_put_param(group, &put, NULL, &kit_err));
     cr_assert_eq(spb_group_rounds(group), 1);
     OK(spb_group_carry_out(group, &kit_err));
     spb_group_make_visible(group);
     spb_group_free(group);
-    kit_expect(volume, 1, 32, "x");
-    cr_assert_eq(kit_put(volume, 1, "y"), 33);
+    kit_expect(volume, 1, 2, "x");
+    cr_assert_eq(kit_put(volume, 2, "y"), 2);
+    spb_volume_close(volume);
+}
+
+Test(params, puts_of_one_id_share_a_slot_of_their_group)
+{
+    struct spb_volume *volume = kit_volume(512);
+    struct spb_param_put put = {.id = 1, .len = 1, .expected_generation = SPB_ANY_GENERATION};
+    struct spb_judgement *judgements;
+    struct spb_group *group;
+    uint16_t generation;
+    uint8_t *encoded;
+    size_t size, count;
+
+    kit_put(volume, 1, "before");
+    OK(spb_group_new(volume, &group, &kit_err));
+    for (uint32_t i = 0; i < 100; i++) {
+        put.value = i < 99 ? "x" : "y";
+        OK(spb_group_put_param(group, &put, &generation, &kit_err));
+        cr_assert_eq(generation, 2 + i);
+        put.expected_generation = generation; /* each sees the one before it */
+    }
+    cr_assert_eq(spb_group_rounds(group), 1);
+    OK(spb_group_encode(group, &encoded, &size, &kit_err));
+    for (uint32_t done = 0; done < 2; done++) {
+        OK(spb_changes_judge(encoded, size, volume, &judgements, &count, &kit_err));
+        cr_assert_eq(count, 100);
+        for (size_t i = 0; i < count; i++)
+            cr_assert_eq(judgements[i].verdict, done ? SPB_VERDICT_AFTER : SPB_VERDICT_BEFORE);
+        free(judgements);
+        if (done == 0) {
+            OK(spb_group_carry_out(group, &kit_err));
+            spb_group_make_visible(group);
+        }
+    }
+    spb_group_free(group);
+    free(encoded);
+    kit_expect(volume, 1, 101, "y");
+    for (uint32_t id = 2; id < 32; id++) /* 30 slots are left, beside its two */
+        kit_put(volume, id, "another");
     spb_volume_close(volume);
 }
 
