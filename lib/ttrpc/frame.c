@@ -2,9 +2,9 @@
  * Frames: header encoding, and the parser that takes bytes in any pieces. No I/O.
  *
  * The parser's buffer is at most twice what of the frame has arrived (or BUFFER_MIN), whatever the
- * header announced. It is kept from frame to frame; one above BUFFER_KEEP is given back by the call
- * after its frame, which may be a call with no bytes. A parser belongs to one connection and one
- * thread.
+ * header announced, where nobody asks for room. It is kept from frame to frame; one above
+ * BUFFER_KEEP is given back by the call after its frame, which may be a call with no bytes. A
+ * parser belongs to one connection and one thread.
  */
 #include "ttrpc/ttrpc.h"
 
@@ -42,9 +42,18 @@ void spb_ttrpc_parser_init(struct spb_ttrpc_parser *parser, uint32_t data_max)
     *parser = (struct spb_ttrpc_parser){.data_max = data_max, .state = STATE_HEAD};
 }
 
+/* Is a buffer of that size the memory's? */
+static bool is_large(const struct spb_ttrpc_parser *p, uint32_t size)
+{
+    return p->memory != NULL && size >= p->memory->least;
+}
+
 void spb_ttrpc_parser_done(struct spb_ttrpc_parser *parser)
 {
-    free(parser->data);
+    if (is_large(parser, parser->data_size))
+        parser->memory->give(parser->memory, parser->data);
+    else
+        free(parser->data);
     parser->data = NULL;
     parser->data_size = parser->data_used = 0;
 }
@@ -140,6 +149,40 @@ static enum spb_ttrpc_event take_head(struct spb_ttrpc_parser *p, struct spb_rea
     return p->head_used < SPB_TTRPC_HEADER_SIZE ? SPB_TTRPC_NEED_MORE : judge_header(p);
 }
 
+/* Makes the buffer one of that size, or larger, with what is in it. */
+static bool resize(struct spb_ttrpc_parser *p, uint32_t size)
+{
+    uint8_t *sized = NULL;
+
+    if (!is_large(p, size)) {
+        sized = realloc(p->data, size); /* it only grows: it was not a large one */
+    } else {
+        uint32_t used = p->data_used;
+        sized = p->memory->take(p->memory, &size);
+        if (sized != NULL && used > 0)
+            memcpy(sized, p->data, used);
+        if (sized != NULL) {
+            spb_ttrpc_parser_done(p);
+            p->data_used = used;
+        }
+    }
+    if (sized == NULL)
+        return false;
+    p->data = sized;
+    p->data_size = size;
+    return true;
+}
+
+uint8_t *spb_ttrpc_parser_room(struct spb_ttrpc_parser *parser, size_t least, size_t *n)
+{
+    *n = spb_ttrpc_parser_left(parser);
+    if (parser->state != STATE_DATA || *n < least)
+        return NULL;
+    if (parser->data_size < parser->header.length && !resize(parser, parser->header.length))
+        return NULL;
+    return parser->data + parser->data_used;
+}
+
 /* Room for `need` bytes, all of which have arrived; need is at most data_max. */
 static spb_status make_room(struct spb_ttrpc_parser *p, uint32_t need, struct spb_error *err)
 {
@@ -155,12 +198,7 @@ static spb_status make_room(struct spb_ttrpc_parser *p, uint32_t need, struct sp
         size = p->header.length > BUFFER_MIN ? p->header.length : BUFFER_MIN;
     if (size > p->data_max)
         size = p->data_max;
-    uint8_t *grown = realloc(p->data, (size_t)size);
-    if (grown == NULL)
-        return spb_fail_memory(err, "receiving a frame");
-    p->data = grown;
-    p->data_size = (uint32_t)size;
-    return spb_ok();
+    return resize(p, (uint32_t)size) ? spb_ok() : spb_fail_memory(err, "receiving a frame");
 }
 
 static spb_status take_data(struct spb_ttrpc_parser *p, struct spb_reader *in,
@@ -170,7 +208,9 @@ static spb_status take_data(struct spb_ttrpc_parser *p, struct spb_reader *in,
     uint32_t n = spb_reader_left(in) < want ? (uint32_t)spb_reader_left(in) : want;
 
     SPB_TRY(make_room(p, p->data_used + n, err));
-    spb_read_bytes(in, p->data + p->data_used, n);
+    const uint8_t *from = spb_read_view(in, n);
+    if (n > 0 && from != p->data + p->data_used)
+        memcpy(p->data + p->data_used, from, n);
     p->data_used += n;
     if (p->data_used == p->header.length) {
         p->state = STATE_DELIVERED;

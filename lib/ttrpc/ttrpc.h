@@ -40,12 +40,21 @@ enum spb_ttrpc_event {
     SPB_TTRPC_BROKEN,    /* the first byte of a header is not 0: close the connection */
 };
 
+/* Where the buffers of large frames come from and go to. */
+struct spb_ttrpc_memory {
+    uint32_t least; /* bytes: smaller ones are malloc's */
+    /* Of *size bytes at least, which is set to what it has. NULL without memory. */
+    uint8_t *(*take)(struct spb_ttrpc_memory *memory, uint32_t *size);
+    void (*give)(struct spb_ttrpc_memory *memory, uint8_t *data);
+};
+
 struct spb_ttrpc_parser {
-    uint32_t data_max; /* a frame's data over this is TOO_LARGE */
+    uint32_t data_max;               /* a frame's data over this is TOO_LARGE */
+    struct spb_ttrpc_memory *memory; /* borrowed; set after init, if at all. NULL: malloc */
     uint8_t head[SPB_TTRPC_HEADER_SIZE];
     uint32_t head_used;
     struct spb_ttrpc_header header;
-    uint8_t *data; /* owned; grows with what arrived, not with what was announced */
+    uint8_t *data; /* owned; grows with what arrived, not with what was announced, but see room */
     uint32_t data_used, data_size;
     uint64_t drain_left;
     int state;
@@ -72,6 +81,12 @@ bool spb_ttrpc_parser_is_in_data(const struct spb_ttrpc_parser *parser);
 /* Bytes of data of the frame that is arriving which have not come yet; 0 where its header has not.
  */
 size_t spb_ttrpc_parser_left(const struct spb_ttrpc_parser *parser);
+/*
+ * Where those bytes will be, in one piece: *n is set to how many they are. NULL where they are
+ * fewer than `least`, or without memory. This takes memory for all of the frame at once. Bytes that
+ * are put there, from its beginning, and then fed from there are not copied.
+ */
+uint8_t *spb_ttrpc_parser_room(struct spb_ttrpc_parser *parser, size_t least, size_t *n);
 /* Gives up that frame: what has come of it is forgotten, the rest is drained. */
 void spb_ttrpc_parser_discard(struct spb_ttrpc_parser *parser);
 

@@ -1,7 +1,8 @@
 /*
  * Fuzzes the frame parser and the envelopes. The first two bytes choose the limit of a frame and
  * how the rest is cut in pieces; the rest is what a peer sends. Cut in pieces it must give the same
- * events as whole, and what decodes must encode and decode to the same again.
+ * events as whole, also where the pieces are put into the parser's room, and what decodes must
+ * encode and decode to the same again.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -105,16 +106,65 @@ static void feed(struct spb_ttrpc_parser *parser, const uint8_t *bytes, size_t n
     }
 }
 
-static struct tally run(const uint8_t *data, size_t size, uint32_t data_max, size_t piece)
+static uint8_t *take(struct spb_ttrpc_memory *memory, uint32_t *size)
 {
+    SPB_ASSERT(*size >= memory->least);
+    *size += 100;
+    return malloc(*size);
+}
+
+static void give(struct spb_ttrpc_memory *memory, uint8_t *data)
+{
+    (void)memory;
+    free(data);
+}
+
+/* Puts the next bytes where the frame's will be, where there is such a place; returns how many. */
+static size_t feed_direct(struct spb_ttrpc_parser *parser, const uint8_t *bytes, size_t n,
+                          struct tally *tally)
+{
+    size_t room = 0;
+    uint8_t *to = spb_ttrpc_parser_room(parser, 8, &room);
+
+    if (to == NULL) {
+        feed(parser, bytes, n, tally);
+        return n;
+    }
+    if (n > room)
+        n = room;
+    memcpy(to, bytes, n);
+    feed(parser, to, n, tally);
+    return n;
+}
+
+/* direct: into the parser's room, with memory of its own. */
+static struct tally run(const uint8_t *data, size_t size, uint32_t data_max, size_t piece,
+                        bool direct)
+{
+    struct spb_ttrpc_memory memory = {.least = 40, .take = take, .give = give};
     struct spb_ttrpc_parser parser;
     struct tally tally = {.digest = 14695981039346656037u};
 
     spb_ttrpc_parser_init(&parser, data_max);
-    for (size_t at = 0; at < size && !tally.is_broken; at += piece)
-        feed(&parser, data + at, size - at < piece ? size - at : piece, &tally);
+    if (direct)
+        parser.memory = &memory;
+    for (size_t at = 0; at < size && !tally.is_broken;) {
+        size_t n = size - at < piece ? size - at : piece;
+
+        if (direct)
+            n = feed_direct(&parser, data + at, n, &tally);
+        else
+            feed(&parser, data + at, n, &tally);
+        at += n;
+    }
     spb_ttrpc_parser_done(&parser);
     return tally;
+}
+
+static void expect_same(const struct tally *a, const struct tally *b)
+{
+    SPB_ASSERT(a->events == b->events && a->digest == b->digest);
+    SPB_ASSERT(a->is_broken == b->is_broken);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -125,11 +175,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     uint32_t data_max = data[0] == 0 ? SPB_TTRPC_DATA_MAX : (uint32_t)data[0] * 16;
     size_t piece = (size_t)data[1] + 1;
-    struct tally whole = run(data + 2, size - 2, data_max, size);
-    struct tally cut = run(data + 2, size - 2, data_max, piece);
+    struct tally whole = run(data + 2, size - 2, data_max, size, false);
+    struct tally cut = run(data + 2, size - 2, data_max, piece, false);
+    struct tally direct = run(data + 2, size - 2, data_max, piece, true);
 
-    SPB_ASSERT(whole.events == cut.events && whole.digest == cut.digest);
-    SPB_ASSERT(whole.is_broken == cut.is_broken);
+    expect_same(&whole, &cut);
+    expect_same(&whole, &direct);
     /* The envelopes also see the bytes themselves, which saves the fuzzer from guessing a header.
      */
     try_request(data, size);

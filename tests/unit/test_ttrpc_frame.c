@@ -399,3 +399,88 @@ Test(ttrpc_frame, the_buffer_does_not_grow_beyond_the_frame)
     spb_ttrpc_parser_done(&parser);
     free(bytes);
 }
+
+struct counted {
+    struct spb_ttrpc_memory memory;
+    int out, taken;
+};
+
+static uint8_t *take(struct spb_ttrpc_memory *memory, uint32_t *size)
+{
+    struct counted *counted = (struct counted *)memory;
+
+    counted->out++;
+    counted->taken++;
+    *size += 4096; /* it may have more than was wanted */
+    return malloc(*size);
+}
+
+static void give(struct spb_ttrpc_memory *memory, uint8_t *data)
+{
+    ((struct counted *)memory)->out--;
+    free(data);
+}
+
+Test(ttrpc_frame, a_large_frame_is_read_to_its_place)
+{
+    const uint32_t size = 600000, begun = 5000;
+    uint8_t *bytes = malloc(SPB_TTRPC_HEADER_SIZE + size);
+    struct spb_ttrpc_header header = {.length = size, .stream = 1, .type = 1};
+    struct counted counted = {{.least = 100000, .take = take, .give = give}, 0, 0};
+    struct spb_ttrpc_parser parser;
+    enum spb_ttrpc_event event;
+    const uint8_t *data = NULL;
+    size_t n, used;
+
+    for (uint32_t i = 0; i < size; i++)
+        bytes[SPB_TTRPC_HEADER_SIZE + i] = (uint8_t)(i * 7 + i / 251);
+    spb_ttrpc_header_encode(&header, bytes);
+    spb_ttrpc_parser_init(&parser, 1 << 20);
+    parser.memory = &counted.memory;
+    for (int frame = 0; frame < 2; frame++) {
+        cr_assert_null(spb_ttrpc_parser_room(&parser, 1, &n)); /* no header has come */
+        cr_assert(spb_is_ok(spb_ttrpc_parser_feed(&parser, bytes, SPB_TTRPC_HEADER_SIZE + begun,
+                                                  &used, &event, &header, &data, NULL)));
+        cr_assert_eq(event, SPB_TTRPC_NEED_MORE);
+        cr_assert_null(spb_ttrpc_parser_room(&parser, size, &n));
+        uint8_t *room = spb_ttrpc_parser_room(&parser, 1000, &n);
+        cr_assert_not_null(room);
+        cr_assert_eq(n, size - begun);
+        cr_assert_eq(counted.out, 1);
+        memcpy(room, bytes + SPB_TTRPC_HEADER_SIZE + begun, n);
+        cr_assert(spb_is_ok(
+            spb_ttrpc_parser_feed(&parser, room, n, &used, &event, &header, &data, NULL)));
+        cr_assert_eq(used, n);
+        cr_assert_eq(event, SPB_TTRPC_FRAME);
+        cr_assert_eq(data, room - begun);
+        cr_assert_arr_eq(data, bytes + SPB_TTRPC_HEADER_SIZE, size);
+    }
+    cr_assert_eq(counted.taken, 2); /* each frame's goes back when the next begins */
+    spb_ttrpc_parser_done(&parser);
+    cr_assert_eq(counted.out, 0);
+    free(bytes);
+}
+
+/* Without room, too, its buffer is the memory's from that size on. */
+Test(ttrpc_frame, large_buffers_are_taken_and_given_back)
+{
+    const uint32_t size = 600000;
+    uint8_t *bytes = calloc(1, SPB_TTRPC_HEADER_SIZE + size);
+    struct spb_ttrpc_header header = {.length = size, .stream = 1, .type = 1};
+    struct counted counted = {{.least = 100000, .take = take, .give = give}, 0, 0};
+    struct spb_ttrpc_parser parser;
+    struct seen_list list = {.count = 0};
+
+    spb_ttrpc_header_encode(&header, bytes);
+    spb_ttrpc_parser_init(&parser, 1 << 20);
+    parser.memory = &counted.memory;
+    feed_all(&parser, bytes, 90000, &list);
+    cr_assert_eq(counted.taken, 0);
+    feed_all(&parser, bytes + 90000, 310000, &list);
+    cr_assert_eq(counted.out, 1);
+    spb_ttrpc_parser_discard(&parser);
+    cr_assert_eq(counted.out, 0);
+    cr_assert_gt(counted.taken, 0);
+    spb_ttrpc_parser_done(&parser);
+    free(bytes);
+}
