@@ -7,7 +7,6 @@
 #define ALIGNMENT 16u
 #define BLOCK_MIN 16384u
 #define BLOCK_DOUBLING_MAX (1024u * 1024)
-#define POOLED_MIN (256u * 1024)     /* bytes of a block that is kept in the pool */
 #define POOLED_UNIT (64u * 1024)     /* their sizes are multiples of it, where the cap lets them */
 #define POOL_MAX (16u * 1024 * 1024) /* bytes */
 
@@ -87,7 +86,7 @@ static struct spb_arena_block *new_block(struct spb_arena_pool *pool, size_t siz
 {
     struct spb_arena_block *block = NULL;
 
-    if (pool != NULL && size >= POOLED_MIN)
+    if (pool != NULL && size >= SPB_ARENA_POOLED_MIN)
         block = take_pooled(pool, size);
     if (block != NULL)
         return block;
@@ -101,7 +100,7 @@ static void free_block(struct spb_arena_pool *pool, struct spb_arena_block *bloc
 {
     bool kept = false;
 
-    if (pool != NULL && block->size >= POOLED_MIN) {
+    if (pool != NULL && block->size >= SPB_ARENA_POOLED_MIN) {
         (void)pthread_mutex_lock(&pool->lock);
         kept = block->size <= POOL_MAX - pool->bytes;
         if (kept) {
@@ -113,6 +112,27 @@ static void free_block(struct spb_arena_pool *pool, struct spb_arena_block *bloc
     }
     if (!kept)
         free(block);
+}
+
+static size_t pooled_size(size_t size)
+{
+    return size < SPB_ARENA_POOLED_MIN ? size
+                                       : (size + POOLED_UNIT - 1) / POOLED_UNIT * POOLED_UNIT;
+}
+
+void *spb_arena_pool_take(struct spb_arena_pool *pool, size_t *size)
+{
+    struct spb_arena_block *block = new_block(pool, pooled_size(*size));
+
+    if (block == NULL)
+        return NULL;
+    *size = block->size;
+    return block + 1;
+}
+
+void spb_arena_pool_give(struct spb_arena_pool *pool, void *block)
+{
+    free_block(pool, (struct spb_arena_block *)block - 1);
 }
 
 /* ---- Arenas ------------------------------------------------------------------------------- */
@@ -189,8 +209,7 @@ static bool grow(struct spb_arena *arena, size_t size)
 
     if (arena->total > arena->cap)
         return false;
-    if (room >= POOLED_MIN)
-        room = (room + POOLED_UNIT - 1) / POOLED_UNIT * POOLED_UNIT;
+    room = pooled_size(room);
     if (room > arena->cap - arena->total)
         room = size; /* the last ones are cut to measure */
     if (room > arena->cap - arena->total)

@@ -14,14 +14,15 @@
 
 #include <protobuf-c/protobuf-c.h>
 
-#define SPB_ARENA_CAP (16u * 1024 * 1024) /* bytes a call */
+#define SPB_ARENA_CAP (16u * 1024 * 1024)  /* bytes a call */
+#define SPB_ARENA_POOLED_MIN (256u * 1024) /* bytes of a block that is kept in the pool */
 
 struct spb_arena_block;
 
 /*
- * Large blocks that are between arenas: taken from the system and given back one by one they would
- * cost their pages anew each time. Bounded, and emptied when nobody has wanted one for a while. Any
- * thread.
+ * Large blocks that are between arenas, or frames: taken from the system and given back one by one
+ * they would cost their pages anew each time. Bounded, and emptied when nobody has wanted one for a
+ * while. Any thread.
  */
 struct spb_arena_pool {
     pthread_mutex_t lock; /* over all below */
@@ -34,6 +35,10 @@ void spb_arena_pool_init(struct spb_arena_pool *pool);
 void spb_arena_pool_done(struct spb_arena_pool *pool);
 /* Now and then: gives back what was not wanted since. */
 void spb_arena_pool_trim(struct spb_arena_pool *pool);
+/* A block by itself, of *size bytes at least, which is set to what it has; SPB_ARENA_POOLED_MIN or
+ * more are worth it. NULL without memory. */
+void *spb_arena_pool_take(struct spb_arena_pool *pool, size_t *size);
+void spb_arena_pool_give(struct spb_arena_pool *pool, void *block);
 
 struct spb_arena {
     uint8_t *next;     /* where the next piece begins, in the current block */

@@ -288,6 +288,27 @@ void spb_conns_tick(struct spb_conns *conns)
     spb_metrics_set(conns->metrics, SPB_GAUGE_CALLS, (int64_t)conns->calls);
 }
 
+/* ---- Memory of frames --------------------------------------------------------------------- */
+
+static struct spb_arena_pool *pool_of(struct spb_ttrpc_memory *memory)
+{
+    return &SPB_CONTAINER(memory, struct spb_conns, frames)->cache.pool;
+}
+
+static uint8_t *take_frame(struct spb_ttrpc_memory *memory, uint32_t *size)
+{
+    size_t has = *size;
+    uint8_t *frame = spb_arena_pool_take(pool_of(memory), &has);
+
+    *size = (uint32_t)has;
+    return frame;
+}
+
+static void give_frame(struct spb_ttrpc_memory *memory, uint8_t *frame)
+{
+    spb_arena_pool_give(pool_of(memory), frame);
+}
+
 /* ---- Life --------------------------------------------------------------------------------- */
 
 spb_status spb_conns_new(struct spb_daemon *daemon, struct spb_conns **out, struct spb_error *err)
@@ -296,6 +317,8 @@ spb_status spb_conns_new(struct spb_daemon *daemon, struct spb_conns **out, stru
 
     if (conns != NULL) {
         spb_arena_pool_init(&conns->cache.pool);
+        conns->frames = (struct spb_ttrpc_memory){
+            .least = SPB_ARENA_POOLED_MIN, .take = take_frame, .give = give_frame};
         conns->daemon = daemon;
         conns->metrics = daemon->metrics;
         conns->budget.max = SPB_LIMIT(daemon, buffers_max_bytes);
@@ -381,6 +404,7 @@ void spb_conns_adopt(struct spb_conns *conns, int fd, const struct spb_principal
     conns->slots[conn->slot] = conn;
     conns->count++;
     spb_ttrpc_parser_init(&conn->parser, SPB_FRAME_DATA_MAX);
+    conn->parser.memory = &conns->frames;
     conn->last_call_ns = spb_loop_now_ns(conns->daemon->loop);
     conn->frame_start_ns = conn->last_call_ns;
     conn->visit_ns = SPB_HEAVY_NS * 2;

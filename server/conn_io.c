@@ -1,8 +1,8 @@
 /*
- * The sockets of connections; see conn_state.h. They are read into one buffer that all share, and
- * not much further than the frame that is arriving: what is read and cannot be parsed yet has to be
- * kept. Answers gather in an evbuffer a connection and are written once a turn, so that calls that
- * came together leave together.
+ * The sockets of connections; see conn_state.h. They are read into one buffer that all share (large
+ * frames into their own), and not much further than the frame that is arriving: what is read and
+ * cannot be parsed yet has to be kept. Answers gather in an evbuffer a connection and are written
+ * once a turn, so that calls that came together leave together.
  */
 #include <errno.h>
 #include <linux/sockios.h>
@@ -14,6 +14,7 @@
 #include "conn_state.h"
 #include "daemon.h"
 
+#define DIRECT_MIN (64u * 1024)     /* bytes of a frame still to come */
 #define TURN_NS (SPB_NS_PER_MS / 2) /* for the input of those that have become readable */
 
 static void set_event(struct event *event, bool *added, bool wanted)
@@ -32,23 +33,33 @@ void spb_conn_watch(struct spb_conn *conn, bool read, bool write)
 
 /* ---- In ----------------------------------------------------------------------------------- */
 
-static size_t read_size(const struct spb_conn *conn)
+/* Where it is read to, and how much: a large frame that has its memory goes there at once. */
+static uint8_t *read_to(struct spb_conn *conn, size_t *size)
 {
-    size_t size = spb_ttrpc_parser_left(&conn->parser) + SPB_READ_AHEAD;
+    uint8_t *to = NULL;
 
-    return size < SPB_READ_SIZE ? size : SPB_READ_SIZE;
+    if (conn->reserved > 0)
+        to = spb_ttrpc_parser_room(&conn->parser, DIRECT_MIN, size);
+    if (to == NULL) {
+        to = conn->conns->buffer;
+        *size = spb_ttrpc_parser_left(&conn->parser) + SPB_READ_AHEAD;
+    }
+    if (*size > SPB_READ_SIZE)
+        *size = SPB_READ_SIZE;
+    return to;
 }
 
 void spb_conn_read(struct spb_conn *conn)
 {
-    uint8_t *buffer = conn->conns->buffer;
     int64_t start_ns = spb_now_ns();
+    size_t size = 0;
 
     conn->unread = false;
     spb_conn_mark(conn);
     if (conn->eof)
         return;
-    ssize_t got = recv(conn->fd, buffer, read_size(conn), 0);
+    uint8_t *buffer = read_to(conn, &size);
+    ssize_t got = recv(conn->fd, buffer, size, 0);
     if (got > 0) {
         spb_metrics_count(conn->conns->metrics, SPB_COUNT_BYTES_IN, (uint64_t)got);
         spb_conn_take_bytes(conn, buffer, (size_t)got);

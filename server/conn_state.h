@@ -99,6 +99,7 @@ struct spb_conns {
     struct spb_daemon *daemon;
     struct spb_metrics *metrics;
     struct spb_call_cache cache;
+    struct spb_ttrpc_memory frames; /* over the cache's pool */
     struct spb_conn **slots;
     uint32_t *generations;
     uint32_t *free_slots; /* a stack */
