@@ -119,6 +119,7 @@ static spb_status start_audit(struct spb_daemon *daemon, struct spb_error *err)
 {
     struct spb_audit_options options = {
         .outcome_delay_ms = (int64_t)SPB_LIMIT(daemon, outcomes_batch_ms),
+        .keep_days = (int64_t)SPB_LIMIT(daemon, audit_keep_days),
         .log = &daemon->log,
         .observe = observe_commit,
         .user = daemon,

@@ -80,12 +80,18 @@ static const struct spb_limit_row rows[] = {
     ROW(scrub_bytes_per_s, 16 * MIB, 64 * KIB, 64 * GIB, BYTES_PER_S,
         "rate at which scrubs read from the medium"),
     ROW(watch_wait_max_ms, 60000, 0, HOUR_MS, MS, "longest time that a watch waits for events"),
-    ROW(watchers_max, 1024, 0, 65536, COUNT, "watches waiting at once"),
-    ROW(replay_entries_max, 100000, 0, 10000000, COUNT,
-        "results of changes kept for a principal, for calls that are repeated"),
+    ROW(watchers_max, 1024, 0, 65536, COUNT,
+        "calls waiting at once for something to come: watches, waits for guests and their consoles, "
+        "scrubs"),
+    ROW(replay_entries_max, 100000, 0, 1000000, COUNT,
+        "results of changes kept for a principal, for calls that are repeated; 1000000 for all "
+        "together"),
     ROW(replay_life_s, DAY_S, 0, 30 * DAY_S, S, "time that such a result is kept"),
     ROW(outcomes_batch_ms, 1000, 0, 60000, MS,
         "time that outcomes of changes wait to be written to the audit together"),
+    ROW(audit_keep_days, 0, 0, 36500, COUNT,
+        "days that a change is kept in the audit after it ended, from the next start on; 0: for "
+        "ever"),
     ROW(guests_max, 1024, 0, 65536, COUNT, "guests of all tenants"),
     ROW(guests_tenant_max, 256, 0, 65536, COUNT, "guests of one tenant"),
     ROW(guests_tenant_memory_max_bytes, 16 * GIB, 0, 1024 * 1024 * GIB, BYTES,

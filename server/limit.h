@@ -62,6 +62,7 @@ struct spb_limits {
     uint64_t replay_entries_max;
     uint64_t replay_life_s;
     uint64_t outcomes_batch_ms;
+    uint64_t audit_keep_days;
     /* Guests. */
     uint64_t guests_max;
     uint64_t guests_tenant_max;

@@ -10,7 +10,7 @@
 #include "daemon.h"
 #include "dispatch.h"
 
-/* Of all principals together; some 54 MB. */
+/* Of all principals together; some 54 MB. The limit replay_entries_max goes up to it. */
 #define TOTAL_MAX 1000000u
 #define PRINCIPALS_MAX 4096u
 #define WAIT_NS (30 * SPB_NS_PER_S) /* of a call without a deadline */

@@ -142,27 +142,27 @@ static spb_status choose_wal(struct spb_db *db, struct spb_error *err)
 
 /* ---- Connections -------------------------------------------------------------------------- */
 
-/* Recovers, checks and migrates by a connection of its own. was_left: after an unclean end. */
-static spb_status prepare(struct spb_db *db, bool was_left, struct spb_error *err)
+/* Recovers, checks where that is wanted, and migrates, by a connection of its own. */
+static spb_status prepare(struct spb_db *db, bool wants_check, struct spb_error *err)
 {
     SPB_TRY(spb_schema_check(db, &spb_schema, err));
     SPB_TRY(recover(db, err));
-    if (was_left)
+    if (wants_check)
         SPB_TRY(check(db, err));
     SPB_TRY(choose_wal(db, err));
     return spb_schema_migrate(db, &spb_schema, err);
 }
 
-static spb_status prepare_on(const char *path, const char *locking, struct spb_error *err)
+static spb_status prepare_on(const char *path, const char *locking, bool wants_check,
+                             struct spb_error *err)
 {
-    bool was_left = has_wal(path);
     struct spb_db db;
 
     SPB_TRY(spb_db_open(path, &db, err));
     (void)sqlite3_busy_timeout(db.handle, ALONE_TIMEOUT_MS);
     spb_status status = spb_db_exec(&db, locking, "choosing how to lock", err);
     if (spb_is_ok(status))
-        status = prepare(&db, was_left, err);
+        status = prepare(&db, wants_check, err);
     if (spb_is_ok(status)) /* so that what it wrote is copied */
         (void)sqlite3_db_config(db.handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     spb_db_close(&db);
@@ -173,21 +173,21 @@ static spb_status prepare_on(const char *path, const char *locking, struct spb_e
  * In this mode, chosen before the WAL is looked at, SQLite holds the WAL's index in its own memory
  * and makes it from the file. It needs the database for itself.
  */
-static spb_status prepare_alone(const char *path, struct spb_error *err)
+static spb_status prepare_alone(const char *path, bool wants_check, struct spb_error *err)
 {
-    return prepare_on(path, "PRAGMA locking_mode=EXCLUSIVE;", err);
+    return prepare_on(path, "PRAGMA locking_mode=EXCLUSIVE;", wants_check, err);
 }
 
 /* Where somebody else has it open at a start, that must do: it is no reason not to serve. */
 static spb_status prepare_at_start(struct spb_audit *audit, struct spb_error *err)
 {
-    spb_status status = prepare_alone(audit->path, err);
+    spb_status status = prepare_alone(audit->path, true, err);
 
     if (status.code != SPB_LOCKED)
         return status;
     spb_log(audit->options.log, SPB_LOG_WARN, "audit-shared", SPB_TEXT("path", audit->path),
             SPB_TEXT("text", "another process has it open at the start"));
-    return prepare_on(audit->path, "", err);
+    return prepare_on(audit->path, "", true, err);
 }
 
 /* A WAL that a reader made too long is cut again; checkpoints are the checkpointer's. */
@@ -264,7 +264,8 @@ spb_status spb_connect_renew(struct spb_audit *audit, struct spb_error *err)
     spb_db_close(&audit->db);
     spb_db_close(&audit->keeper);
     audit->is_stale = true;
-    spb_status status = prepare_alone(audit->path, err);
+    /* With a WAL something went wrong. */
+    spb_status status = prepare_alone(audit->path, has_wal(audit->path), err);
     (void)pthread_mutex_unlock(&audit->reader_lock);
     if (!spb_is_ok(status))
         (void)!spb_is_ok(spb_connect_ensure(audit, NULL)); /* the next transaction tells */

@@ -1,13 +1,17 @@
 """What the registry knows of images outlives the daemon: who they are, what cursors count."""
 import os
+import pathlib
+import re
 import resource
 import shutil
 import sqlite3
+import subprocess
 
 import harness
 import rpc
 from faults import Faults
 
+ROOT = pathlib.Path(os.environ.get("SPB_SOURCE_DIR", pathlib.Path(__file__).parents[2]))
 READY, READ_ONLY, DAMAGED, UNAVAILABLE, QUARANTINED = range(1, 6)
 
 
@@ -329,6 +333,96 @@ class Files(Registry):
         self.d.stop()
         self.restart()
         self.assertEqual({i["state"] for i in self.c.call("Images", "List")["images"]}, {READY})
+
+class Database(Registry):
+    """audit.db is lost, or damaged; OPERATIONS.md says what to do."""
+
+    def setUp(self):
+        super().setUp()
+        self.c.create("a", blocks=64)
+        self.c.put("a", 7, b"kept")
+        self.c.append("a", b"one")
+        self.cursor = self.c.events("a")["cursor"]
+        self.db = self.d.data_dir / "audit.db"
+
+    def stop(self):
+        self.d.stop()
+        for name in ("audit.db-wal", "audit.db-shm"):
+            self.assertFalse((self.d.data_dir / name).exists(), name)
+
+    def expect_all_there(self):
+        self.assertEqual(self.state()[0], READY)
+        self.assertEqual(self.c.call("Params", "Get", image="a", id=7)["param"]["value"], b"kept")
+        self.assertEqual(self.c.call("Images", "Check", image="a")["findings"], [])
+
+    def test_lost_images_are_found(self):
+        self.stop()
+        self.db.unlink()
+        self.restart()
+        self.expect_all_there()
+        self.assertEqual(set(self.rows()), {(1, "a")})
+        shown = self.c.events("a", cursor=self.cursor)
+        self.assertEqual([e["payload"] for e in shown["events"]], [b"one"])
+        self.assertTrue(shown["reset"])
+        self.c.put("a", 7, b"new")
+        self.c.append("a", b"two")
+        self.assertEqual(len(self.c.events("a")["events"]), 2)
+
+    def test_damaged_it_does_not_start_and_what_is_recovered_serves(self):
+        if shutil.which("sqlite3") is None:
+            self.skipTest("no sqlite3")
+        self.stop()
+        data = bytearray(self.db.read_bytes())
+        page = int.from_bytes(data[16:18], "big")
+        victim = self.page_of("targets")  # its rows are needed by nobody to serve
+        data[victim * page:(victim + 1) * page] = b"\xa5" * page
+        self.db.write_bytes(data)
+        code, log = self.d.refuses_to_start()
+        self.assertEqual(code, 1, log)
+        self.assertIn("A damaged audit.db", log)
+        self.assertEqual(self.db.read_bytes(), bytes(data))
+        self.recover()
+        self.restart()
+        self.expect_all_there()
+        shown = self.c.events("a", cursor=self.cursor)
+        self.assertEqual((shown["events"], shown["reset"]), ([], False))
+
+    def recover(self):
+        """As OPERATIONS.md has it."""
+        text = (ROOT / "docs/OPERATIONS.md").read_text()
+        commands = re.search(r"```sh\n( *cp -a D/audit.*?)```", text, re.DOTALL).group(1)
+        aside = self.d.data_dir.parent / "aside"
+        aside.mkdir()
+        commands = commands.replace("D/", f"{self.d.data_dir}/")
+        commands = commands.replace("/somewhere/else", str(aside))
+        subprocess.run(["sh", "-ec", commands], check=True)
+        for old in self.d.data_dir.glob("audit.db*"):
+            old.unlink()
+        (self.d.data_dir / "audit.new").rename(self.db)
+
+    def page_of(self, table):
+        db = sqlite3.connect(f"file:{self.db}?mode=ro", uri=True)
+        try:
+            return db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?",
+                              (table,)).fetchone()[0] - 1
+        finally:
+            db.close()
+
+    def test_old_changes_are_forgotten_where_that_is_asked_for(self):
+        self.stop()
+        db = sqlite3.connect(self.db)
+        db.execute("UPDATE groups SET time_us = time_us - 3 * 86400 * 1000000")
+        db.commit()
+        db.close()
+        self.d.args = ["--limit", "audit_keep_days=2"]
+        self.restart()
+        self.c.put("a", 8, b"new")
+
+        def methods():
+            return [row["method"] for row in self.c.call("Audit", "List")["records"]]
+
+        self.eventually(lambda: b"Images.Create" not in methods(), "old changes stay")
+        self.expect_all_there()
 
 
 if __name__ == "__main__":
