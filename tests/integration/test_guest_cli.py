@@ -134,7 +134,7 @@ class Commands(Guests):
 
     def test_a_guest_that_does_not_start_stays_unless_rm(self):
         def refuse(fields):
-            raise Refused(rpc.INTERNAL, "GUEST_FAILED", "QEMU said: no such machine")
+            raise Refused(rpc.PRECONDITION, "GUEST_FAILED", "QEMU said: no such machine")
 
         self.answer("Create", {"guest": guest("created")})
         self.answers["Start"] = refuse

@@ -254,6 +254,8 @@ class Wire(harness.SharedCase):
         self.assertEqual((info["calls_in_flight_max"], info["connections_max"]), (64, 1024))
         self.assertEqual((info["tenant"], info["image_count"]), (1, 2))
         self.assertTrue(info["version"])
+        self.assertLessEqual({b"params", b"events", b"products", b"uploads", b"watch", b"guests"},
+                             set(info["features"]))
         found = set()
         for _, file in parse(info["file_descriptor_set"]):
             for number, service in parse(file):
