@@ -64,32 +64,9 @@ static spb_status complete(const struct spb_settling *settling, const struct spb
     return spb_ok();
 }
 
-static spb_status settle_call(const struct spb_settling *settling,
-                              const struct spb_pending_call *call,
-                              const struct spb_judgement *judgements, size_t count,
-                              enum spb_outcome *outcome, struct spb_error *err)
-{
-    *outcome = SPB_OUTCOME_UNKNOWN;
-    if (call->first_change > count || call->change_count > count - call->first_change)
-        return spb_ok();
-    switch (spb_judgements_sum(judgements + call->first_change, call->change_count)) {
-    case SPB_VERDICT_BEFORE:
-        *outcome = SPB_OUTCOME_NOT_DONE;
-        return spb_ok();
-    case SPB_VERDICT_AFTER:
-        *outcome = SPB_OUTCOME_DONE;
-        return spb_ok();
-    case SPB_VERDICT_IN_PART:
-        return complete(settling, call, outcome, err);
-    case SPB_VERDICT_UNKNOWN:
-        break;
-    }
-    return spb_ok();
-}
-
-/* Whether each call's changes are on the volume: all are judged before anything is completed. */
-static spb_status settle_changes(const struct spb_settling *settling, enum spb_outcome *outcomes,
-                                 struct spb_error *err)
+/* The calls' verdicts as the volume is now; all are UNKNOWN where the statement cannot be read. */
+static spb_status judge(const struct spb_settling *settling, enum spb_verdict *verdicts,
+                        struct spb_error *err)
 {
     const struct spb_pending_group *group = settling->group;
     struct spb_judgement *judgements = NULL;
@@ -99,10 +76,76 @@ static spb_status settle_changes(const struct spb_settling *settling, enum spb_o
 
     if (!spb_is_ok(status) && status.code != SPB_CORRUPT)
         return status;
-    status = spb_ok();
-    for (size_t i = 0; i < group->count && spb_is_ok(status); i++)
-        status = settle_call(settling, &group->calls[i], judgements, count, &outcomes[i], err);
+    for (size_t i = 0; i < group->count; i++) {
+        const struct spb_pending_call *call = &group->calls[i];
+
+        verdicts[i] = SPB_VERDICT_UNKNOWN;
+        if (call->first_change <= count && call->change_count <= count - call->first_change)
+            verdicts[i] = spb_judgements_sum(judgements + call->first_change, call->change_count);
+    }
     free(judgements);
+    return spb_ok();
+}
+
+static enum spb_outcome outcome_of(enum spb_verdict verdict)
+{
+    switch (verdict) {
+    case SPB_VERDICT_BEFORE:
+        return SPB_OUTCOME_NOT_DONE;
+    case SPB_VERDICT_AFTER:
+        return SPB_OUTCOME_DONE;
+    case SPB_VERDICT_IN_PART:
+        return SPB_OUTCOME_COMPLETED;
+    case SPB_VERDICT_UNKNOWN:
+        break;
+    }
+    return SPB_OUTCOME_UNKNOWN;
+}
+
+/*
+ * From the last call to the first: what a later one makes of an object counts for those before it.
+ * So a call of which nothing is there becomes done where one that builds on it is completed: it
+ * must not be made anew on top of that. Whatever else completing does to how a call looks says
+ * nothing of what became of it.
+ */
+static spb_status settle_calls(const struct spb_settling *settling, const enum spb_verdict *first,
+                               enum spb_verdict *now, enum spb_outcome *outcomes,
+                               struct spb_error *err)
+{
+    const struct spb_pending_group *group = settling->group;
+    bool is_stale = false;
+
+    for (size_t i = group->count; i-- > 0;) {
+        outcomes[i] = outcome_of(first[i]);
+        if (is_stale && first[i] == SPB_VERDICT_BEFORE) {
+            SPB_TRY(judge(settling, now, err));
+            is_stale = false;
+        }
+        if (first[i] == SPB_VERDICT_BEFORE && now[i] == SPB_VERDICT_AFTER)
+            outcomes[i] = SPB_OUTCOME_COMPLETED;
+        if (first[i] == SPB_VERDICT_IN_PART) {
+            SPB_TRY(complete(settling, &group->calls[i], &outcomes[i], err));
+            is_stale = true;
+        }
+    }
+    return spb_ok();
+}
+
+/* Whether each call's changes are on the volume: all are judged before anything is completed. */
+static spb_status settle_changes(const struct spb_settling *settling, enum spb_outcome *outcomes,
+                                 struct spb_error *err)
+{
+    size_t count = settling->group->count;
+    enum spb_verdict *verdicts = calloc(2 * count + 1, sizeof(*verdicts));
+
+    if (verdicts == NULL)
+        return spb_fail_memory(err, "settling changes");
+    spb_status status = judge(settling, verdicts, err);
+    if (spb_is_ok(status)) {
+        memcpy(verdicts + count, verdicts, count * sizeof(*verdicts));
+        status = settle_calls(settling, verdicts, verdicts + count, outcomes, err);
+    }
+    free(verdicts);
     return status;
 }
 

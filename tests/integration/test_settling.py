@@ -6,6 +6,7 @@ its successor finds it.
 """
 import signal
 import sqlite3
+import struct
 import uuid
 
 import harness
@@ -113,6 +114,38 @@ class Changes(Settling):
                          {p["id"]: p["value"] for p in puts})
         self.assertEqual(self.c.ask("Params", "BatchPut", fields).body["generations"],
                          [2] * 4 + [1] * 16)
+        self.is_sound()
+
+    def test_a_call_that_a_completed_one_builds_on_is_completed(self):
+        """Three calls in one group: of the second nothing is there, but the third, which takes its
+        value further, is there in part. Made anew, the second would undo the third."""
+        for number in (6, 7, 9):  # three slots of two in a sector
+            self.c.put("a", number, b"old")
+        ref = rpc.image_ref("a")
+        calls = [("Put", {"image": ref, "id": 9, "value": b"first"}),
+                 ("Put", {"image": ref, "id": 7, "value": b"first"}),
+                 ("BatchPut", {"image": ref, "puts": [{"id": 7, "value": b"last"},
+                                                      {"id": 9, "value": b"last"}]})]
+        for _, fields in calls:
+            fields["request_id"] = str(uuid.uuid4())
+        self.faults.tear(self.image, 512)  # the sector of 9, and not that of 7
+        c, frames = self.connect(self.d), b""
+        for n, (method, fields) in enumerate(calls):
+            request_type = SCHEMA.methods[("Params", method)][0]
+            data = rpc.request_frame(rpc.PACKAGE + "Params", method,
+                                     SCHEMA.encode(request_type, fields))
+            frames += struct.pack(">IIBB", len(data), 2 * n + 1, 1, 0) + data
+        c.send_bytes(frames)  # at once, so that they share a group
+        self.d.wait(-signal.SIGKILL)
+        self.faults.clear()
+        self.restart()
+        self.assertEqual([self.outcome(fields) for _, fields in calls],
+                         [OUTCOME_DONE, COMPLETED, COMPLETED])
+        self.assertEqual((self.c.get("a", 7), self.c.get("a", 9)), (b"last", b"last"))
+        again = [self.c.ask("Params", method, fields).body for method, fields in calls]
+        self.assertEqual([a.get("generation", a.get("generations")) for a in again],
+                         [2, 2, [3, 3]])
+        self.assertEqual((self.c.get("a", 7), self.c.get("a", 9)), (b"last", b"last"))
         self.is_sound()
 
     def test_batch_at_every_write(self):
