@@ -386,6 +386,18 @@ static void forget_oldest(struct spb_replay *replay, struct principal *principal
     remove_entry(replay, i);
 }
 
+/* Who has the most kept. For when all together have too many: nobody's own go for others'. */
+static struct principal *greediest(struct spb_replay *replay)
+{
+    struct principal *most = &replay->principals[0];
+
+    for (uint32_t i = 1; i < replay->principal_count; i++) {
+        if (replay->principals[i].kept > most->kept)
+            most = &replay->principals[i];
+    }
+    return most;
+}
+
 /* Keeps an entry from now on; what that is too much for goes. */
 static void keep(struct spb_replay *replay, uint32_t i, enum state state, int64_t record,
                  int64_t unix_s)
@@ -405,11 +417,11 @@ static void keep(struct spb_replay *replay, uint32_t i, enum state state, int64_
     principal->kept++;
     replay->kept++;
     /* More than one where the bound was lowered; not all at once, for calls wait meanwhile. */
-    for (int n = 0; n < FORGOTTEN_AT_ONCE && principal->kept > 0 &&
-                    (principal->kept > replay->options.per_principal_max ||
-                     replay->kept > replay->options.total_max);
+    for (int n = 0; n < FORGOTTEN_AT_ONCE && principal->kept > replay->options.per_principal_max;
          n++)
         forget_oldest(replay, principal);
+    for (int n = 0; n < FORGOTTEN_AT_ONCE && replay->kept > replay->options.total_max; n++)
+        forget_oldest(replay, greediest(replay));
 }
 
 /* ---- Claims ------------------------------------------------------------------------------- */

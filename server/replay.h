@@ -8,7 +8,7 @@
  *
  * Memory is bounded: 48 bytes an entry and 4 to 8 of the index, per_principal_max a principal,
  * total_max of all, principals_max names. Where total_max is reached the oldest of the principal
- * that comes makes room.
+ * that has the most makes room.
  *
  * The table knows calls only as parties, which are embedded in them. Any thread; the table has a
  * lock of its own, under which no other is taken but by `mark` of spb_replay_cancel.

@@ -310,12 +310,17 @@ Test(replay, all_principals_share_a_bound)
     cr_assert_eq(spb_replay_claim(replay, &key, 0xabc, 100, &party, NULL), SPB_CLAIM_RUNS);
     cr_assert_null(end(replay, &party, SPB_FATE_DONE, 1, START_S));
     cr_assert_eq(figures(replay).entries, 4);
-    for (uint64_t n = 0; n < 4; n++)
+    /* Who has little keeps it: the one with the most makes room. */
+    int64_t record = 0;
+    cr_assert_eq(spb_replay_claim(replay, &key, 0xabc, 100, &party, &record), SPB_CLAIM_KEPT);
+    cr_assert_eq(record, 1);
+    for (uint64_t n = 1; n < 4; n++)
         expect_kept(replay, n);
     do_one(replay, 8, SPB_FATE_DONE, START_S);
     cr_assert_eq(figures(replay).entries, 4);
     expect_kept(replay, 8);
     expect_forgotten(replay, 0);
+    expect_forgotten(replay, 1);
     spb_replay_free(replay);
 }
 
