@@ -313,16 +313,15 @@ static void settle_pair(const struct spb_change *changes, struct spb_judgement *
  * Several changes of one object may share a group, in separate places that reach the medium in any
  * order: of a later one that is there, those before it are superseded, and so done; of an earlier
  * one that is not there, those after it build on what is not there. Only what no place tells
- * (UNKNOWN) is to be settled so, and that is rare.
+ * (UNKNOWN) is to be settled so.
  */
 static void settle_chains(const struct spb_change *changes, struct spb_judgement *out, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        bool wanting = out[i].verdict == SPB_VERDICT_UNKNOWN;
         /* What stands counts more than what does not. */
-        for (size_t j = i + 1; wanting && j < count; j++)
+        for (size_t j = i + 1; out[i].verdict == SPB_VERDICT_UNKNOWN && j < count; j++)
             settle_pair(changes, out, i, j);
-        for (size_t j = 0; wanting && j < i; j++)
+        for (size_t j = 0; out[i].verdict == SPB_VERDICT_UNKNOWN && j < i; j++)
             settle_pair(changes, out, j, i);
     }
 }
