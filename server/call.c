@@ -233,6 +233,15 @@ bool spb_call_is_late(struct spb_call *call, int64_t now_ns)
     return true;
 }
 
+bool spb_call_refuse_at_end(struct spb_call *call)
+{
+    if (!atomic_load(&call->daemon->ending))
+        return false;
+    spb_call_set_fault(call, PB_REASON(DRAINING), "the server is shutting down");
+    spb_call_send(call);
+    return true;
+}
+
 bool spb_call_may_go_on(void *user, uint64_t done_bytes, uint64_t total_bytes)
 {
     const struct spb_call *call = user;

@@ -148,6 +148,8 @@ static inline void spb_call_fail(struct spb_call *call, const struct spb_error *
 
 /* Sets DEADLINE_EXCEEDED where the deadline has passed, CANCELLED where the call was. */
 bool spb_call_is_late(struct spb_call *call, int64_t now_ns);
+/* Answers it where the daemon is at its very end, when it has no workers any more; true then. */
+bool spb_call_refuse_at_end(struct spb_call *call);
 /* For long work (spb_progress): false once the deadline passed, the call was cancelled or the
  * daemon ends. */
 bool spb_call_may_go_on(void *call, uint64_t done_bytes, uint64_t total_bytes);

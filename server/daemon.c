@@ -253,7 +253,8 @@ static void stop_pool(struct spb_daemon *daemon)
     atomic_store(&daemon->ending, true);
     spb_actor_kick(daemon);
     spb_pool_free(daemon->pool);
-    spb_loop_settle(daemon->loop); /* answers that nobody will flush any more */
+    while (spb_loop_settle(daemon->loop)) { /* answers that nobody will flush any more */
+    }
 }
 
 static spb_status start_attachments(struct spb_daemon *daemon, struct spb_error *err)

@@ -81,8 +81,8 @@ static const struct spb_limit_row rows[] = {
         "rate at which scrubs read from the medium"),
     ROW(watch_wait_max_ms, 60000, 0, HOUR_MS, MS, "longest time that a watch waits for events"),
     ROW(watchers_max, 1024, 0, 65536, COUNT,
-        "calls waiting at once for something to come: watches, waits for guests and their consoles, "
-        "scrubs"),
+        "calls waiting at once for something to come: watches, waits for guests and their "
+        "consoles, scrubs"),
     ROW(replay_entries_max, 100000, 0, 1000000, COUNT,
         "results of changes kept for a principal, for calls that are repeated; 1000000 for all "
         "together"),

@@ -84,26 +84,28 @@ spb_status spb_loop_new(const struct spb_loop_hooks *hooks, struct spb_loop **ou
     return spb_ok();
 }
 
-void spb_loop_settle(struct spb_loop *loop)
+bool spb_loop_settle(struct spb_loop *loop)
 {
     (void)pthread_mutex_lock(&loop->lock);
     struct spb_post *post = loop->first;
     loop->first = NULL;
     loop->last = NULL;
     (void)pthread_mutex_unlock(&loop->lock);
+    bool any = post != NULL;
     while (post != NULL) {
         struct spb_post *next = post->next;
 
         post->run(post);
         post = next;
     }
+    return any;
 }
 
 void spb_loop_free(struct spb_loop *loop)
 {
     if (loop == NULL)
         return;
-    spb_loop_settle(loop);
+    (void)spb_loop_settle(loop);
     if (loop->wake != NULL)
         event_free(loop->wake);
     if (loop->timer != NULL)
@@ -126,7 +128,7 @@ void spb_loop_run(struct spb_loop *loop)
         loop->again = false;
         loop->now_ns = 0;
         (void)event_base_loop(loop->base, flags);
-        spb_loop_settle(loop);
+        (void)spb_loop_settle(loop);
         if (loop->hooks.turn != NULL)
             loop->hooks.turn(loop->hooks.user);
     }

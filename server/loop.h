@@ -48,8 +48,8 @@ void spb_loop_stop(struct spb_loop *loop);
 int64_t spb_loop_now_ns(struct spb_loop *loop);
 /* The next turn does not wait. */
 void spb_loop_again(struct spb_loop *loop);
-/* Runs what is posted now; for the time after spb_loop_run. */
-void spb_loop_settle(struct spb_loop *loop);
+/* Runs what is posted now; for the time after spb_loop_run. False: there was nothing. */
+bool spb_loop_settle(struct spb_loop *loop);
 struct event_base *spb_loop_base(struct spb_loop *loop);
 
 /*

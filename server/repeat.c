@@ -187,18 +187,9 @@ static void fetch(struct spb_task *task)
     spb_call_send(call);
 }
 
-static bool is_ending(struct spb_call *call)
-{
-    if (!atomic_load(&call->daemon->ending))
-        return false;
-    spb_call_set_fault(call, PB_REASON(DRAINING), "the server is shutting down");
-    spb_call_send(call);
-    return true;
-}
-
 static void answer_kept(struct spb_call *call, int64_t record)
 {
-    if (is_ending(call))
+    if (spb_call_refuse_at_end(call))
         return;
     call->party.record = record;
     spb_call_to_workers(call, fetch);
@@ -225,7 +216,7 @@ static void run_again(struct spb_post *post)
 {
     struct spb_call *call = SPB_CONTAINER(post, struct spb_call, again);
 
-    if (is_ending(call))
+    if (spb_call_refuse_at_end(call))
         return;
     if (spb_call_is_late(call, spb_loop_now_ns(call->daemon->loop)))
         spb_call_send(call);

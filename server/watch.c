@@ -349,7 +349,10 @@ static bool has_answer(const struct watch *watch, const struct spb_event_scan *f
 
 static void look_again(struct spb_post *post)
 {
-    spb_watch_go_on(SPB_CONTAINER(post, struct watch, post)->call);
+    struct spb_call *call = SPB_CONTAINER(post, struct watch, post)->call;
+
+    if (!spb_call_refuse_at_end(call))
+        spb_watch_go_on(call);
 }
 
 /* In the call's own arena: it is not to wait any more. */
