@@ -5,8 +5,8 @@
  * itself, which may take long and may wait for bulk tasks. No lane but the first gets all the
  * workers that it may have, nor another's: commits always find one, and who waits for bulk tasks
  * does not keep them from running. The last two have workers of their own, with less of a claim to
- * the processors, so that neither checks nor transfers hold up a commit where those are scarce. (They
- * may, where one of them happens to do the audit's transaction for all who wait.)
+ * the processors, so that neither checks nor transfers hold up a commit where those are scarce.
+ * (They may, where one of them happens to do the audit's transaction for all who wait.)
  *
  * Tasks are embedded in what they work on, so that queueing never fails. Any thread.
  */
