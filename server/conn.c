@@ -155,10 +155,8 @@ enum spb_weight spb_conn_weight(const struct spb_conn *conn)
     return large || conn->visit_ns > SPB_HEAVY_NS ? SPB_HEAVY : SPB_LIGHT;
 }
 
-void spb_conn_note_visit(struct spb_conn *conn, int64_t start_ns)
+void spb_conn_weigh(struct spb_conn *conn, int64_t took_ns)
 {
-    int64_t took_ns = spb_now_ns() - start_ns;
-
     if (took_ns > VISIT_MAX_NS)
         took_ns = VISIT_MAX_NS;
     conn->visit_ns += (took_ns - conn->visit_ns) / VISIT_WEIGHT;

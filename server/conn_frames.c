@@ -281,23 +281,25 @@ static size_t parse(struct spb_conn *conn, const uint8_t *bytes, size_t n)
 {
     struct spb_conns *conns = conn->conns;
     int most = conns->turn_frames < BUSY_FRAMES ? VISIT_FRAMES : VISIT_FRAMES_BUSY;
-    int64_t until_ns = 0;
+    int64_t start_ns = spb_now_ns();
     size_t done = 0;
     int frames = 0;
 
     conns->parsing = true;
+    conns->parse_ns = start_ns;
     for (; frames < most && done < n && !conn->doomed && conn->wait == SPB_WAIT_NONE &&
            !spb_conn_is_paused(conn);
          frames++) {
-        conns->parse_ns = spb_now_ns();
-        until_ns = frames == 0 ? conns->parse_ns + VISIT_NS : until_ns;
-        if (conns->parse_ns > until_ns)
+        if (frames > 0)
+            conns->parse_ns = spb_now_ns();
+        if (conns->parse_ns - start_ns > VISIT_NS)
             break;
         done += feed(conn, bytes + done, n - done);
     }
     conns->parsing = false;
     conns->parse_ns = spb_now_ns();
     conns->turn_frames += frames;
+    spb_conn_weigh(conn, conns->parse_ns - start_ns);
     return done;
 }
 
@@ -346,12 +348,9 @@ void spb_conn_take_bytes(struct spb_conn *conn, const uint8_t *bytes, size_t n)
 
 void spb_conn_resume(struct spb_conn *conn)
 {
-    int64_t start_ns = spb_now_ns();
-
     if (conn->held != NULL) {
         conn->held_used +=
             parse(conn, conn->held + conn->held_used, conn->held_size - conn->held_used);
-        spb_conn_note_visit(conn, start_ns);
         if (conn->held_used == conn->held_size || conn->doomed) {
             free(conn->held);
             conn->held = NULL;

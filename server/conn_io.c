@@ -51,7 +51,6 @@ static uint8_t *read_to(struct spb_conn *conn, size_t *size)
 
 void spb_conn_read(struct spb_conn *conn)
 {
-    int64_t start_ns = spb_now_ns();
     size_t size = 0;
 
     conn->unread = false;
@@ -63,7 +62,6 @@ void spb_conn_read(struct spb_conn *conn)
     if (got > 0) {
         spb_metrics_count(conn->conns->metrics, SPB_COUNT_BYTES_IN, (uint64_t)got);
         spb_conn_take_bytes(conn, buffer, (size_t)got);
-        spb_conn_note_visit(conn, start_ns);
     } else if (got == 0) {
         conn->eof = true;
         spb_conn_end_waits(conn);

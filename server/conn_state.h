@@ -136,8 +136,8 @@ void spb_conn_recount(struct spb_conn *conn);
 
 /* What reading or parsing it now would take, as far as one can tell. */
 enum spb_weight spb_conn_weight(const struct spb_conn *conn);
-/* A visit began then and is over. */
-void spb_conn_note_visit(struct spb_conn *conn, int64_t start_ns);
+/* Parsing what was read of it in one visit took so long. */
+void spb_conn_weigh(struct spb_conn *conn, int64_t took_ns);
 
 /* ---- conn_frames.c */
 
