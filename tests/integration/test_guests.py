@@ -164,6 +164,21 @@ class Ends(GuestCase):
         self.assertEqual(STATES[again["state"]], "running")
         self.assertNotEqual(again["pid"], first["pid"])
 
+    def test_start_that_is_called_off(self):
+        self.start()
+        self.create(words="button=ignore", start=True)
+        self.guest("Stop", timeout_ms=60000)
+        version = self.get()["version"]
+        waiting = self.c.start("Guests", "Start", {"guest": {"name": "g"}})
+        with self.d.connect() as other:
+            # It has been heard: it is shown, as a version of its own.
+            other.call("Guests", "Wait", guest={"name": "g"}, known_version=version, wait_ms=20000)
+            other.call("Guests", "Kill", guest={"name": "g"})
+        reply = self.c.wait(waiting)
+        self.assertEqual(reply.code, rpc.PRECONDITION, reply.message)
+        self.assertIn("was not started: killed by a call", reply.message)
+        self.assertEqual(self.state(), "stopped")
+
     def test_kill_of_qemu_from_outside(self):
         self.start()
         os.kill(self.create(start=True)["pid"], signal.SIGKILL)
@@ -336,6 +351,16 @@ class Consoles(GuestCase):
             other.call("Guests", "Kill", guest={"name": "g"})
         body = self.c.wait(stream).body
         self.assertEqual((body["data"], STATES[body["state"]]), (b"", "stopped"))
+
+    def test_waiting_for_the_first_output(self):
+        self.start()
+        self.create(words="print=one")
+        stream = self.c.start("Guests", "ReadConsole", {"guest": {"name": "g"}, "offset": 0,
+                                                        "wait_ms": 60000})
+        self.assertTrue(self.c.quiet_for(0.1), "one that was never started is not at its end")
+        with self.d.connect() as other:
+            other.call("Guests", "Start", guest={"name": "g"})
+        self.assertEqual(self.c.wait(stream).body["data"], b"one\n")
 
     def test_offsets_go_on_over_runs_and_daemons(self):
         self.start()

@@ -417,6 +417,28 @@ Test(life, start_of_one_that_is_being_stopped)
     is(&b, SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF);
 }
 
+/* A call that waits for a start is answered, whatever others ask. */
+Test(life, start_that_others_call_off)
+{
+    static const enum spb_life_event offs[] = {SPB_LIFE_STOP, SPB_LIFE_KILL};
+
+    for (size_t i = 0; i < sizeof(offs) / sizeof(offs[0]); i++) {
+        struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
+
+        (void)tell(&b, SPB_LIFE_STOP, NULL);
+        DOES_NOT(tell(&b, SPB_LIFE_START, NULL), SPB_DO_STARTED);
+        (void)tell(&b, offs[i], NULL);
+        (void)leave(&b, SIGKILL);
+        DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED | SPB_DO_IDLE);
+        is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+        /* Once: the next run is nobody's. */
+        DOES(tell(&b, SPB_LIFE_START, NULL), SPB_DO_QUEUE);
+        go_on(&b);
+        power_off(&b);
+        DOES_NOT(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    }
+}
+
 /* ---- Restarts ----------------------------------------------------------------------------- */
 
 static void crash(struct bench *b)
@@ -522,6 +544,24 @@ Test(life, restart_that_cannot_be_is_tried_again)
     cr_assert_str_eq(b.life.reason, "no kernel");
 }
 
+Test(life, start_during_a_restart_that_fails)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ON_FAILURE);
+
+    crash(&b);
+    (void)pass(&b);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    DOES_NOT(tell(&b, SPB_LIFE_START, NULL), SPB_DO_STARTED);
+    (void)tell(&b, SPB_LIFE_FAILED, "no kernel");
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    /* The policy holds as before. */
+    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_NOT_STARTED);
+    (void)pass(&b);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    (void)tell(&b, SPB_LIFE_FAILED, "no kernel");
+    DOES_NOT(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+}
+
 Test(life, calls_end_a_pause_before_a_restart)
 {
     struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
@@ -620,6 +660,17 @@ Test(life, adopted_one_that_was_only_about_to_run)
     is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
 }
 
+Test(life, start_of_an_adopted_one_that_does_not_get_to_run)
+{
+    struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_STARTING, true);
+
+    b.life.started_ms = 0;
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    DOES_NOT(tell(&b, SPB_LIFE_START, NULL), SPB_DO_STARTED);
+    (void)tell(&b, SPB_LIFE_EXITED, NULL);
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED | SPB_DO_IDLE);
+}
+
 Test(life, adopted_one_that_was_to_stop)
 {
     struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
@@ -673,6 +724,61 @@ Test(life, one_that_is_gone)
     is(&b, SPB_LIFE_CRASHED, SPB_ENDING_NOT_STARTED);
 }
 
+/* The daemon ended between a guest's end and its images' return. */
+Test(life, one_that_is_gone_and_was_seen_to_end)
+{
+    static const struct {
+        enum spb_ending ending;
+        bool wants_run;
+        enum spb_life_state state;
+        const char *reason;
+    } cases[] = {
+        {SPB_ENDING_POWEROFF, true, SPB_LIFE_STOPPED, "powered off"},
+        {SPB_ENDING_PANIC, false, SPB_LIFE_CRASHED, "panicked, when it was to stop"},
+        {SPB_ENDING_STOPPED, false, SPB_LIFE_STOPPED, "was stopped"},
+        {SPB_ENDING_NOT_STARTED, false, SPB_LIFE_STOPPED, NULL},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (int told = 0; told < 2; told++) {
+            struct bench b =
+                known(SPB_LIFE_RESTART_ON_FAILURE, SPB_LIFE_STOPPING, cases[i].wants_run);
+
+            b.life.ending = cases[i].ending;
+            b.life.ended_ms = told ? 77 : 0;
+            b.life.has_exit = told;
+            b.life.exit_status = told ? 3 : 0;
+            if (told)
+                strcpy(b.life.reason, "as it was told");
+            DOES(tell(&b, SPB_LIFE_GONE, NULL), SPB_DO_RELEASE);
+            (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+            is(&b, cases[i].state, cases[i].ending);
+            cr_assert_eq(spb_life_next_ns(&b.life), 0, "it is not started again");
+            cr_assert_eq(b.life.exit_status, told ? 3 : 0);
+            cr_assert(told ? b.life.ended_ms == 77 : b.life.ended_ms > 77);
+            if (told)
+                cr_assert_str_eq(b.life.reason, "as it was told");
+            else if (cases[i].reason != NULL)
+                cr_assert_str_eq(b.life.reason, cases[i].reason);
+        }
+    }
+
+    struct bench b = known(SPB_LIFE_RESTART_ON_FAILURE, SPB_LIFE_STOPPING, true);
+    b.life.ending = SPB_ENDING_PANIC;
+    (void)tell(&b, SPB_LIFE_GONE, NULL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_PANIC);
+}
+
+Test(life, one_that_was_never_started_has_all_its_output_to_come)
+{
+    cr_assert_not(spb_life_state_is_end(SPB_LIFE_CREATED));
+    cr_assert_not(spb_life_state_is_end(SPB_LIFE_BACKOFF));
+    cr_assert(spb_life_state_is_end(SPB_LIFE_STOPPED));
+    cr_assert(spb_life_state_is_end(SPB_LIFE_CRASHED));
+    cr_assert(spb_life_state_is_end(SPB_LIFE_LOST));
+}
+
 Test(life, pause_before_a_restart_goes_on)
 {
     struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_BACKOFF, true);
@@ -706,6 +812,7 @@ Test(life, random_inputs)
     for (int round = 0; round < 300; round++) {
         struct bench b = make((enum spb_life_restart)(1 + round % 3));
         int qemus = 0, prepared = 0;
+        bool waits = false; /* a call, for a start */
 
         for (int i = 0; i < 400; i++) {
             state ^= state << 13;
@@ -729,6 +836,9 @@ Test(life, random_inputs)
                 prepared++;
             if ((actions & SPB_DO_RELEASE) != 0)
                 prepared--;
+            waits |= input.what == SPB_LIFE_START;
+            waits &= (actions & (SPB_DO_STARTED | SPB_DO_NOT_STARTED)) == 0;
+            cr_assert(!waits || b.life.phase != SPB_PHASE_IDLE, "a start was not answered");
             cr_assert(qemus <= 1);
             cr_assert(prepared == 0 || prepared == 1, "%d prepared", prepared);
             cr_assert(memchr(b.life.reason, '\0', sizeof(b.life.reason)) != NULL);
