@@ -9,6 +9,7 @@ import uuid
 import harness
 import rpc
 from guestcase import ALWAYS, ENDINGS, GuestCase, ON_FAILURE, STATES, alive, qemus
+from protowire import SCHEMA
 
 
 class Requests(GuestCase):
@@ -304,6 +305,50 @@ class Daemons(GuestCase):
         self.again()
         self.assertEqual([g["name"] for g in self.c.call("Guests", "List")["guests"]], [b"good"])
         self.assertRegex(self.d.log(), "event=guest-not-loaded tenant=1 name=bad")
+
+    def test_live_one_that_cannot_be_read(self):
+        """What is its own is left alone, until a daemon can read it."""
+        self.start()
+        pid = self.create("bad", "print=hi", start=True)["pid"]
+        self.d.kill9()
+        with contextlib.closing(sqlite3.connect(self.d.data_dir / "audit.db")) as db:
+            config = db.execute("SELECT config FROM guest_rows").fetchone()[0]
+            db.execute("UPDATE guest_rows SET config = ?",  # without a kernel
+                       (SCHEMA.encode("GuestConfig", {"images": [{"name": "a"}]}),))
+            db.commit()
+        self.again()
+        self.assertRegex(self.d.log(), "event=guest-not-loaded tenant=1 name=bad")
+        self.assertTrue(alive(pid), "it was taken for an orphan")
+        self.assertEqual(len(list((self.d.data_dir / "guests").glob("*-*-*"))), 1)
+        reply = self.refused(rpc.PRECONDITION, self.c, "Params", "Put",
+                             {"image": "a", "id": 1, "value": b"x"})
+        self.assertIn("1/bad", reply.message)
+        self.d.kill9()
+        with contextlib.closing(sqlite3.connect(self.d.data_dir / "audit.db")) as db:
+            db.execute("UPDATE guest_rows SET config = ?", (config,))
+            db.commit()
+        self.again()
+        guest = self.get("bad")
+        self.assertEqual((STATES[guest["state"]], guest["pid"]), ("running", pid))
+
+    def test_one_whose_console_log_cannot_be_read(self):
+        self.start()
+        pid = self.create(words="echo", start=True)["pid"]
+        self.d.kill9()
+        folder, = (self.d.data_dir / "guests").glob("*-*-*")
+        folder.rename(self.dir / "aside")
+        folder.write_bytes(b"no folder")
+        self.again()
+        self.assertRegex(self.d.log(), "event=console-log-stopped guest=1/g")
+        guest = self.get()
+        self.assertEqual((STATES[guest["state"]], guest["pid"]), ("running", pid))
+        self.assertEqual(folder.read_bytes(), b"no folder")
+        self.c.call("Guests", "WriteConsole", guest={"name": "g"}, writer_id=b"w" * 16,
+                    data=b"abc")
+        piece = self.c.call("Guests", "ReadConsole", guest={"name": "g"}, offset=0, wait_ms=20000)
+        self.assertTrue(b"abc".startswith(piece["data"]) and piece["data"], piece)
+        self.guest("Kill")
+        self.wait_for("stopped")
 
     def test_stopped_ones_cost_nothing(self):
         self.start()
