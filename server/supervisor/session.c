@@ -24,6 +24,8 @@
 #define READS_AT_END 64
 #define NOFILE 1024u
 #define WORDS_SHOWN 400u
+/* So that there are places for what a guest is told. */
+#define DISKS_QUESTIONS_MAX (SPB_QMP_COMMANDS_MAX / 2)
 
 static struct spb_supervisor *supervisor_of(const struct spb_guest *guest)
 {
@@ -70,12 +72,14 @@ static void close_monitor(struct spb_guest_run *run)
     run->answer_at_ns = 0;
 }
 
-/* One more answer is waited for, or one fewer. */
+/* One more answer is waited for, or one fewer. Only answers put the deadline off: who asks and asks
+ * does not keep a monitor that is silent. */
 static void count_asked(struct spb_guest_run *run, int change)
 {
     run->asked += (unsigned)change;
-    run->answer_at_ns = 0;
-    if (run->asked > 0)
+    if (run->asked == 0)
+        run->answer_at_ns = 0;
+    else if (change < 0 || run->answer_at_ns == 0)
         run->answer_at_ns =
             spb_now_ns() + (int64_t)SPB_LIMIT(run->guest->daemon, guest_monitor_ms) * SPB_NS_PER_MS;
 }
@@ -545,14 +549,16 @@ static void on_disks(void *user, const json_t *result, const struct spb_error *e
     struct disks_question question = *(struct disks_question *)user;
 
     free(user);
+    question.run->asked_disks--;
     count_asked(question.run, -1);
     question.done(question.user, result, error);
 }
 
 bool spb_session_disks(struct spb_guest *guest, spb_qmp_done done, void *user)
 {
+    if (guest->run == NULL || guest->run->asked_disks >= DISKS_QUESTIONS_MAX)
+        return false;
     struct disks_question *question = malloc(sizeof(*question));
-
     if (question == NULL)
         return false;
     *question = (struct disks_question){guest->run, done, user};
@@ -560,6 +566,7 @@ bool spb_session_disks(struct spb_guest *guest, spb_qmp_done done, void *user)
         free(question);
         return false;
     }
+    guest->run->asked_disks++;
     flush_monitor(guest->run);
     return true;
 }

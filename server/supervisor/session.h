@@ -43,6 +43,7 @@ struct spb_guest_run {
     int64_t connect_at_ns, answer_at_ns; /* 0: none */
     int64_t console_at_ns;               /* not read before; 0: it is read */
     unsigned asked;                      /* commands that are not answered */
+    unsigned asked_disks;                /* of them spb_session_disks */
     bool is_in_cgroup;                   /* that is known: it was spawned by this daemon */
     bool is_stranger;                    /* another QEMU answered: it is left alone */
 };
@@ -68,7 +69,7 @@ void spb_session_kill(struct spb_guest *guest);
 void spb_session_look(struct spb_guest *guest);
 
 /* Asks for the disks' statistics. done is called once, with NULL where there are none. False: it
- * was not asked, and is not called. */
+ * was not asked, and is not called; also where many such questions are unanswered. */
 bool spb_session_disks(struct spb_guest *guest, spb_qmp_done done, void *user);
 
 /* Closes all that is open of it but its folder: QEMU has ended, or was never there. */

@@ -3,6 +3,7 @@ import hashlib
 import os
 import pathlib
 import signal
+import threading
 import time
 
 import harness
@@ -264,6 +265,35 @@ class Monitors(GuestCase):
         for stream in streams:
             reply = self.c.wait(stream)
             self.assertEqual(reply.reason, "GUEST_FAILED", reply)
+
+
+    def test_questions_leave_room_for_orders(self):
+        """As many as callers like, of a monitor that answers none."""
+        self.start(guest_monitor_ms=60000, guest_quit_ms=20000)
+        self.create(words="later=silent", start=True)
+        streams = [self.c.start("Guests", "Stats", {"guest": {"name": "g"}}) for _ in range(40)]
+        self.c.wait(streams[-1])  # it was not asked: all others were, or were refused to be
+        with self.d.connect() as other:
+            other.call("Guests", "Stop", guest={"name": "g"}, timeout_ms=0)
+        guest = self.wait_for("stopped", "crashed")
+        self.assertEqual((STATES[guest["state"]], guest["exit_status"]), ("stopped", 0),
+                         guest["reason"])
+        for stream in streams[:-1]:
+            self.assertEqual(self.c.wait(stream).code, rpc.OK)
+
+    def test_questions_do_not_put_the_deadline_off(self):
+        self.start(guest_monitor_ms=1000)
+        self.create(words="later=silent", start=True)
+        asked = 0
+        with self.d.connect() as other:
+            while STATES[other.call("Guests", "Get", guest={"name": "g"})["guest"]["state"]] == \
+                    "running":
+                self.c.start("Guests", "Stats", {"guest": {"name": "g"}})
+                asked += 1
+                self.assertLess(asked, 15, "it is asked and asked")
+                threading.Event().wait(0.2)
+        guest = self.wait_for("crashed")
+        self.assertIn(b"was not answered within 1000 ms", guest["reason"])
 
 
 class Images(GuestCase):
