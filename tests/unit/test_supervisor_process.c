@@ -715,6 +715,65 @@ Test(supervisor_process, a_leaf_holds_a_guest_and_ends_it)
     cr_expect_eq(rmdir(cgroup.path), 0);
 }
 
+/* Whether there are leaves left is seen by their parent's removal. */
+Test(supervisor_process, entering_a_leaf_is_proven)
+{
+    struct spb_cgroup cgroup = SPB_CGROUP_NONE;
+    struct spb_error err;
+
+    if (!find_cgroup(cgroup.path, sizeof(cgroup.path)))
+        folder_skip("no cgroup version 2 that may be written to");
+    cgroup.fd = open(cgroup.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    expect_ok(spb_cgroup_prove(&cgroup, &err), &err);
+    cr_expect_eq(mkdirat(cgroup.fd, "guest-proof", 0755), 0);
+    expect_ok(spb_cgroup_prove(&cgroup, &err), &err);
+    spb_cgroup_close(&cgroup);
+    cr_expect_eq(rmdir(cgroup.path), 0);
+}
+
+static void enter(const char *group, const char *subgroup)
+{
+    char path[SPB_CGROUP_PATH_SIZE + 64];
+
+    snprintf(path, sizeof(path), "%s/%s/cgroup.procs", group, subgroup);
+    int fd = open(path, O_WRONLY);
+    cr_assert_eq(write(fd, "0", 1), 1, "%s", path);
+    close(fd);
+}
+
+static spb_status prove_as_nobody(const struct spb_cgroup *cgroup, struct spb_error *err)
+{
+    cr_assert_eq(seteuid(65534), 0);
+    spb_status status = spb_cgroup_prove(cgroup, err);
+    cr_assert_eq(seteuid(0), 0);
+    return status;
+}
+
+/* A group of one's own, in which one may make leaves, beneath one that is another's. */
+Test(supervisor_process, leaf_that_may_not_be_entered)
+{
+    struct spb_cgroup cgroup = SPB_CGROUP_NONE;
+    char procs[SPB_CGROUP_PATH_SIZE + 16];
+    struct spb_error err;
+
+    if (getuid() != 0 || !find_cgroup(cgroup.path, sizeof(cgroup.path)))
+        folder_skip("no cgroup version 2 that may be written to by root");
+    snprintf(procs, sizeof(procs), "%s/cgroup.procs", cgroup.path);
+    cr_assert_eq(chown(cgroup.path, 65534, 65534), 0);
+    cr_assert_eq(chown(procs, 65534, 65534), 0);
+    cgroup.fd = open(cgroup.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cr_expect_eq(prove_as_nobody(&cgroup, &err).code, SPB_UNSUPPORTED);
+    cr_expect_not_null(strstr(err.text, "cannot enter"), "%s", err.text);
+    /* From a group beside the leaves the nearest above both is one's own. */
+    cr_assert_eq(mkdirat(cgroup.fd, "daemon", 0755), 0);
+    enter(cgroup.path, "daemon");
+    expect_ok(prove_as_nobody(&cgroup, &err), &err);
+    enter(cgroup.path, "..");
+    cr_expect_eq(unlinkat(cgroup.fd, "daemon", AT_REMOVEDIR), 0);
+    spb_cgroup_close(&cgroup);
+    cr_expect_eq(rmdir(cgroup.path), 0);
+}
+
 Test(supervisor_process, a_leaf_has_its_limits)
 {
     struct spb_cgroup cgroup = SPB_CGROUP_NONE;
