@@ -362,14 +362,8 @@ spb_status spb_adopt_load(struct spb_daemon *daemon, struct spb_error *err)
 
 static void adopt(struct spb_guest *guest)
 {
-    struct spb_error err;
-
-    if (guest->run != NULL && !spb_is_ok(spb_session_adopt(guest, &err))) {
-        spb_log(&guest->daemon->log, SPB_LOG_ERROR, "guest-not-adopted",
-                SPB_TEXT("guest", guest->text), SPB_TEXT("reason", err.text));
-        return;
-    }
     if (guest->run != NULL) {
+        spb_session_adopt(guest);
         atomic_fetch_add(&guest->daemon->guests->adopting, 1);
         spb_drive_tell(guest, SPB_LIFE_ADOPT, NULL);
         spb_session_connect(guest);

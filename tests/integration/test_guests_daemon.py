@@ -1,5 +1,6 @@
 """Guests over restarts of the daemon, and calls about them that are made again."""
 import contextlib
+import errno
 import os
 import signal
 import sqlite3
@@ -8,6 +9,7 @@ import uuid
 
 import harness
 import rpc
+from faults import Faults
 from guestcase import ALWAYS, ENDINGS, GuestCase, ON_FAILURE, STATES, alive, qemus
 from protowire import SCHEMA
 
@@ -348,6 +350,38 @@ class Daemons(GuestCase):
         piece = self.c.call("Guests", "ReadConsole", guest={"name": "g"}, offset=0, wait_ms=20000)
         self.assertTrue(b"abc".startswith(piece["data"]) and piece["data"], piece)
         self.guest("Kill")
+        self.wait_for("stopped")
+
+    def test_process_that_cannot_be_watched_at_first(self):
+        """Its end is seen all the same, and nothing is left of it."""
+        faults = Faults(self.dir)
+        self.env = faults.environment()
+        self.start()
+        faults.fail("watch", "pidfd", errno.ENOSPC)
+        for end in ("crash", "kill"):
+            with self.subTest(end=end):
+                pid = self.create(end, "end=crash" if end == "crash" else "", images=(end,),
+                                  start=True)["pid"]
+                if end == "kill":
+                    self.guest("Kill", end)
+                self.eventually(lambda pid=pid: not alive(pid), "it lives on")
+                faults.clear()
+                guest = self.wait_for("crashed", "stopped", name=end)
+                self.assertEqual(guest["exit_status"], -9)
+                self.assertFalse(os.path.exists(f"/proc/{pid}"), "it was not reaped")
+                faults.fail("watch", "pidfd", errno.ENOSPC)
+        self.assertRegex(self.d.log(), "event=guest-not-watched guest=1/crash")
+        faults.clear()
+        # The same of one that is adopted.
+        pid = self.create(start=True)["pid"]
+        self.d.kill9()
+        faults.fail("watch", "pidfd", errno.ENOSPC)
+        self.again()
+        guest = self.wait_for("running")
+        self.assertEqual(guest["pid"], pid)
+        self.guest("Kill")
+        self.eventually(lambda: not alive(pid), "it lives on")
+        faults.clear()
         self.wait_for("stopped")
 
     def test_stopped_ones_cost_nothing(self):
