@@ -2,6 +2,7 @@
 #include "supervisor/adopt.h"
 
 #include <dirent.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,10 +22,17 @@
 
 /* ---- Rows --------------------------------------------------------------------------------- */
 
+/* Of a row that could not be read: that guest may live all the same. */
+struct unread {
+    int64_t id;
+    uint8_t uuid[16];
+};
+
 struct loading {
     struct spb_daemon *daemon;
-    spb_status status;
-    struct spb_error *err;
+    struct unread *unread; /* owned */
+    size_t unread_count;
+    bool is_short; /* of memory for them */
 };
 
 static struct spb_life life_of(const struct spb_guest *guest, const struct spb_guest_row *row)
@@ -59,7 +67,8 @@ static spb_status load_row(struct spb_daemon *daemon, const struct spb_guest_row
     struct spb_guest_seed seed = {.tenant = row->tenant,
                                   .name = row->name,
                                   .created_ms = row->created_ms,
-                                  .console_bytes = row->console_bytes};
+                                  .console_bytes = row->console_bytes,
+                                  .may_lack_log = true};
     PB_GuestConfig *config = spb_guest_config_unpack(row->config, row->config_size);
     struct spb_guest *guest = NULL;
     uint64_t now_us = (uint64_t)spb_unix_us();
@@ -83,7 +92,60 @@ static spb_status load_row(struct spb_daemon *daemon, const struct spb_guest_row
     return status;
 }
 
-/* One that cannot be read keeps neither the others nor the daemon. */
+static bool was_live(uint32_t state)
+{
+    return state == SPB_LIFE_STARTING || state == SPB_LIFE_RUNNING || state == SPB_LIFE_PAUSED ||
+           state == SPB_LIFE_STOPPING;
+}
+
+/* Whose images they are: they are not opened for writing meanwhile. */
+static spb_status expect_images(struct spb_daemon *daemon, uint16_t tenant,
+                                const PB_GuestConfig *config, const char *holder,
+                                struct spb_error *err)
+{
+    for (size_t i = 0; i < config->n_images; i++) {
+        const ProtobufCBinaryData *ref = &config->images[i]->name;
+        char name[SPB_AUDIT_NAME_SIZE];
+
+        (void)snprintf(name, sizeof(name), "%.*s", (int)ref->len, (const char *)ref->data);
+        SPB_TRY(spb_attach_expect(daemon, tenant, name, holder, err));
+    }
+    return spb_ok();
+}
+
+/* As far as it says which they are. */
+static spb_status expect_of_row(struct spb_daemon *daemon, const struct spb_guest_row *row,
+                                struct spb_error *err)
+{
+    PB_GuestConfig *config = spb_guest_config_unpack(row->config, row->config_size);
+    char holder[SPB_GUEST_LABEL_SIZE];
+    spb_status status = spb_ok();
+
+    (void)snprintf(holder, sizeof(holder), "%u/%s", (unsigned)row->tenant, row->name);
+    if (config != NULL && was_live(row->state))
+        status = expect_images(daemon, row->tenant, config, holder, err);
+    spb_guest_config_free(config);
+    return status;
+}
+
+static void note_unread(struct loading *loading, const struct spb_guest_row *row)
+{
+    size_t count = loading->unread_count + 1;
+    struct unread *grown = realloc(loading->unread, count * sizeof(*grown));
+    struct spb_error err;
+
+    loading->is_short |= grown == NULL;
+    loading->is_short |= expect_of_row(loading->daemon, row, &err).code == SPB_NO_MEMORY;
+    if (grown == NULL)
+        return;
+    grown[count - 1] = (struct unread){.id = row->id};
+    memcpy(grown[count - 1].uuid, row->uuid, sizeof(grown->uuid));
+    loading->unread = grown;
+    loading->unread_count = count;
+}
+
+/* One that cannot be read keeps neither the others nor the daemon. What is its own is left alone:
+ * its QEMU may run, and another daemon may be able to read it. */
 static void take_row(void *user, const struct spb_guest_row *row)
 {
     struct loading *loading = user;
@@ -92,6 +154,7 @@ static void take_row(void *user, const struct spb_guest_row *row)
 
     if (spb_is_ok(status))
         return;
+    note_unread(loading, row);
     spb_log(&loading->daemon->log, SPB_LOG_ERROR, "guest-not-loaded",
             SPB_NUMBER("tenant", row->tenant), SPB_TEXT("name", row->name),
             SPB_TEXT("reason", err.text));
@@ -190,28 +253,27 @@ static spb_status find_process(struct spb_guest *guest, struct spb_error *err)
     return spb_ok();
 }
 
-static spb_status expect_images(struct spb_guest *guest, struct spb_error *err)
-{
-    for (size_t i = 0; i < guest->config->n_images; i++) {
-        const ProtobufCBinaryData *ref = &guest->config->images[i]->name;
-        char name[SPB_AUDIT_NAME_SIZE];
-
-        (void)snprintf(name, sizeof(name), "%.*s", (int)ref->len, (const char *)ref->data);
-        SPB_TRY(spb_attach_expect(guest->daemon, guest->tenant, name, guest->text, err));
-    }
-    return spb_ok();
-}
-
 static spb_status look_for(struct spb_guest *guest, struct spb_error *err)
 {
     SPB_TRY(find_process(guest, err));
-    return guest->run == NULL ? spb_ok() : expect_images(guest, err);
+    return guest->run == NULL
+               ? spb_ok()
+               : expect_images(guest->daemon, guest->tenant, guest->config, guest->text, err);
 }
 
 /* ---- Leftovers ---------------------------------------------------------------------------- */
 
-static bool is_known_run(struct spb_guests *guests, const char *name)
+static bool is_known_run(const struct loading *loading, const char *name)
 {
+    const struct spb_guests *guests = loading->daemon->guests;
+
+    for (size_t i = 0; i < loading->unread_count; i++) {
+        char prefix[SPB_RUN_NAME_SIZE];
+
+        (void)snprintf(prefix, sizeof(prefix), "g%" PRId64 "-", loading->unread[i].id);
+        if (strncmp(name, prefix, strlen(prefix)) == 0)
+            return true;
+    }
     for (size_t i = 0; i < guests->count; i++) {
         const struct spb_guest_run *run = guests->sorted[i]->run;
 
@@ -223,10 +285,11 @@ static bool is_known_run(struct spb_guests *guests, const char *name)
 
 static spb_status sweep_run(void *user, const char *name, struct spb_error *err)
 {
-    struct spb_guests *guests = user;
+    const struct loading *loading = user;
+    struct spb_guests *guests = loading->daemon->guests;
 
     (void)err; /* what cannot be removed stays, and harms nobody */
-    if (name[0] != 'g' || is_known_run(guests, name))
+    if (name[0] != 'g' || is_known_run(loading, name))
         return spb_ok();
     bury(guests, guests->run_dir, name);
     spb_log(&guests->daemon->log, SPB_LOG_INFO, "leftover-removed", SPB_TEXT("folder", "run"),
@@ -234,8 +297,14 @@ static spb_status sweep_run(void *user, const char *name, struct spb_error *err)
     return spb_ok();
 }
 
-static bool is_known_uuid(struct spb_guests *guests, const uint8_t uuid[16])
+static bool is_known_uuid(const struct loading *loading, const uint8_t uuid[16])
 {
+    const struct spb_guests *guests = loading->daemon->guests;
+
+    for (size_t i = 0; i < loading->unread_count; i++) {
+        if (memcmp(loading->unread[i].uuid, uuid, 16) == 0)
+            return true;
+    }
     for (size_t i = 0; i < guests->count; i++) {
         if (memcmp(guests->sorted[i]->uuid, uuid, 16) == 0)
             return true;
@@ -244,8 +313,9 @@ static bool is_known_uuid(struct spb_guests *guests, const uint8_t uuid[16])
 }
 
 /* Of guests that were deleted, or never recorded. */
-static void sweep_logs(struct spb_guests *guests)
+static void sweep_logs(const struct loading *loading)
 {
+    const struct spb_guests *guests = loading->daemon->guests;
     DIR *dir = opendir(guests->logs_dir);
     struct dirent *entry;
     struct spb_error err;
@@ -253,7 +323,7 @@ static void sweep_logs(struct spb_guests *guests)
     while (dir != NULL && (entry = readdir(dir)) != NULL) {
         uint8_t uuid[16];
 
-        if (!spb_uuid_parse(entry->d_name, uuid) || is_known_uuid(guests, uuid))
+        if (!spb_uuid_parse(entry->d_name, uuid) || is_known_uuid(loading, uuid))
             continue;
         char *path = spb_guest_log_folder(guests->daemon, uuid);
         if (path != NULL && !spb_is_ok(spb_log_remove(path, &err)))
@@ -265,41 +335,39 @@ static void sweep_logs(struct spb_guests *guests)
         (void)closedir(dir);
 }
 
-spb_status spb_adopt_load(struct spb_daemon *daemon, struct spb_error *err)
+static spb_status load(struct loading *loading, struct spb_error *err)
 {
-    struct spb_guests *guests = daemon->guests;
-    struct loading loading = {.daemon = daemon, .status = spb_ok(), .err = err};
+    struct spb_guests *guests = loading->daemon->guests;
 
-    SPB_TRY(spb_rows_guests(daemon->audit, take_row, &loading, err));
+    SPB_TRY(spb_rows_guests(loading->daemon->audit, take_row, loading, err));
+    if (loading->is_short)
+        return spb_fail_memory(err, "loading guests");
     for (size_t i = 0; i < guests->count; i++)
         SPB_TRY(look_for(guests->sorted[i], err));
-    SPB_TRY(spb_rundir_list(guests->run_dir, sweep_run, guests, err));
-    sweep_logs(guests);
+    SPB_TRY(spb_rundir_list(guests->run_dir, sweep_run, loading, err));
+    sweep_logs(loading);
     return spb_ok();
+}
+
+spb_status spb_adopt_load(struct spb_daemon *daemon, struct spb_error *err)
+{
+    struct loading loading = {.daemon = daemon};
+    spb_status status = load(&loading, err);
+
+    free(loading.unread);
+    return status;
 }
 
 /* ---- Adoption ----------------------------------------------------------------------------- */
 
-static bool was_live(const struct spb_life *life)
-{
-    return life->state == SPB_LIFE_STARTING || life->state == SPB_LIFE_RUNNING ||
-           life->state == SPB_LIFE_PAUSED || life->state == SPB_LIFE_STOPPING;
-}
-
 static void adopt(struct spb_guest *guest)
 {
-    struct spb_error err;
-
-    if (guest->run != NULL && !spb_is_ok(spb_session_adopt(guest, &err))) {
-        spb_log(&guest->daemon->log, SPB_LOG_ERROR, "guest-not-adopted",
-                SPB_TEXT("guest", guest->text), SPB_TEXT("reason", err.text));
-        return;
-    }
     if (guest->run != NULL) {
+        spb_session_adopt(guest);
         atomic_fetch_add(&guest->daemon->guests->adopting, 1);
         spb_drive_tell(guest, SPB_LIFE_ADOPT, NULL);
         spb_session_connect(guest);
-    } else if (was_live(&guest->life)) {
+    } else if (was_live(guest->life.state)) {
         if (guest->life.run > 0)
             guest->run = spb_run_new(guest, guest->run_base);
         spb_drive_tell(guest, SPB_LIFE_GONE, NULL);

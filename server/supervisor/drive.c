@@ -208,14 +208,20 @@ static void act_on_run(struct spb_guest *guest, unsigned actions)
     }
 }
 
+/* Of one that an earlier daemon started no failure is known here. */
+static PB_ErrorReason failure_of(const struct spb_guest *guest)
+{
+    if (guest->life.state == SPB_LIFE_STOPPED)
+        return PB_REASON(WRONG_STATE);
+    return guest->failure == PB_REASON(UNSPECIFIED) ? PB_REASON(GUEST_FAILED) : guest->failure;
+}
+
 static void act_on_calls(struct spb_guest *guest, unsigned actions)
 {
     if ((actions & SPB_DO_STARTED) != 0)
         note_started(guest);
     if ((actions & SPB_DO_NOT_STARTED) != 0)
-        answer_not_started(guest, guest->life.reason,
-                           guest->life.state == SPB_LIFE_STOPPED ? PB_REASON(WRONG_STATE)
-                                                                 : guest->failure);
+        answer_not_started(guest, guest->life.reason, failure_of(guest));
     if ((actions & SPB_DO_IDLE) != 0)
         answer_ended(guest, false);
 }

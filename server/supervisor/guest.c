@@ -83,14 +83,15 @@ static size_t power_of_two(uint64_t bytes)
     return power;
 }
 
-static spb_status open_console(struct spb_guest *guest, uint64_t floor, struct spb_error *err)
+static spb_status open_console(struct spb_guest *guest, const struct spb_guest_seed *seed,
+                               struct spb_error *err)
 {
     char *folder = spb_guest_log_folder(guest->daemon, guest->uuid);
     struct spb_console_options options = {
         .ring_bytes = power_of_two(SPB_LIMIT(guest->daemon, console_memory_bytes)),
         .log_directory = folder,
         .log_bytes = SPB_LIMIT(guest->daemon, console_log_max_bytes),
-        .floor = floor,
+        .floor = seed->console_bytes,
         .hooks = {.arrived = arrived, .log = log_changed, .user = guest},
     };
 
@@ -98,7 +99,11 @@ static spb_status open_console(struct spb_guest *guest, uint64_t floor, struct s
         return spb_fail_memory(err, "opening a guest's console");
     spb_status status = spb_console_new(&options, &guest->console, err);
     free(folder);
-    return status;
+    if (spb_is_ok(status) || !seed->may_lack_log)
+        return status;
+    log_changed(guest, err);
+    options.log_directory = NULL;
+    return spb_console_new(&options, &guest->console, err);
 }
 
 static void tell_waits(struct spb_post *post)
@@ -134,7 +139,7 @@ spb_status spb_guest_new(struct spb_daemon *daemon, const struct spb_guest_seed 
     (void)pthread_mutex_init(&guest->lock, NULL);
     struct spb_life_rules rules = spb_guest_rules(guest);
     spb_life_init(&guest->life, &rules);
-    spb_status status = open_console(guest, seed->console_bytes, err);
+    spb_status status = open_console(guest, seed, err);
     if (!spb_is_ok(status)) {
         spb_guest_unref(guest);
         return status;

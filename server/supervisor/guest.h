@@ -79,6 +79,7 @@ struct spb_guest_seed {
     const char *name;
     uint8_t uuid[16];
     uint64_t created_ms, console_bytes;
+    bool may_lack_log; /* better a guest without its console's log than none */
 };
 
 /*

@@ -32,7 +32,7 @@ static const char *text_of(const struct spb_life_input *in)
 
 /* ---- Starts ------------------------------------------------------------------------------- */
 
-/* A run begins; what was told of the one before is gone. */
+/* A run begins; what was told of the one before is gone. Who awaits it goes on to. */
 static unsigned begin(struct spb_life *life, bool by_call)
 {
     life->phase = SPB_PHASE_QUEUED;
@@ -60,13 +60,23 @@ static unsigned begin_by_call(struct spb_life *life)
 static unsigned take_start(struct spb_life *life)
 {
     life->wants_run = true;
+    if (life->phase == SPB_PHASE_RUNNING && life->stage == SPB_STAGE_NONE)
+        return SPB_DO_STARTED;
+    life->awaited = true;
     if (life->phase == SPB_PHASE_IDLE)
         return begin_by_call(life);
     if (life->stage != SPB_STAGE_NONE || life->phase >= SPB_PHASE_ENDING) {
         life->again = true;
         return SPB_DO_RECORD;
     }
-    return life->phase == SPB_PHASE_RUNNING ? SPB_DO_STARTED : 0;
+    return 0;
+}
+
+/* Whoever waits for a start is told, and waits no longer. */
+static unsigned answer_starts(struct spb_life *life, enum spb_life_action answer)
+{
+    life->awaited = false;
+    return answer;
 }
 
 /* ---- The stop ladder ---------------------------------------------------------------------- */
@@ -121,7 +131,7 @@ static unsigned leave_queue(struct spb_life *life)
     life->state = SPB_LIFE_STOPPED;
     life->ending = SPB_ENDING_NOT_STARTED;
     set_reason(life, "it was stopped before it was started");
-    return SPB_DO_UNQUEUE | SPB_DO_NOT_STARTED | SPB_DO_IDLE;
+    return SPB_DO_UNQUEUE | answer_starts(life, SPB_DO_NOT_STARTED) | SPB_DO_IDLE;
 }
 
 static unsigned take_stop(struct spb_life *life, const struct spb_life_input *in, bool kills)
@@ -171,7 +181,7 @@ static unsigned run(struct spb_life *life, const struct spb_life_input *in,
     life->step_at_ns = 0;
     life->boot_at_ns = life->alive ? 0 : life->since_ns + life->rules.boot_ns;
     life->healthy_at_ns = life->short_runs > 0 ? life->since_ns + life->rules.healthy_ns : 0;
-    unsigned actions = SPB_DO_STARTED | SPB_DO_RECORD;
+    unsigned actions = answer_starts(life, SPB_DO_STARTED) | SPB_DO_RECORD;
     /* What was asked for before the daemon ended still holds. */
     return life->wants_run ? actions : actions | press_button(life, in);
 }
@@ -407,6 +417,18 @@ static unsigned take_prepared(struct spb_life *life, const struct spb_life_input
     return SPB_DO_RELEASE;
 }
 
+/* How it ended was seen, and recorded, before the daemon ended: perhaps not yet that QEMU did. */
+static unsigned keep_ending(struct spb_life *life, const struct spb_life_input *in)
+{
+    if (life->ended_ms == 0 || life->reason[0] == '\0')
+        tell_ending(life);
+    if (life->ended_ms == 0)
+        life->ended_ms = in->now_ms;
+    if (life->ending == SPB_ENDING_NOT_STARTED && !life->wants_run)
+        life->stage = SPB_STAGE_KILL; /* that is why */
+    return SPB_DO_RELEASE | SPB_DO_RECORD;
+}
+
 static unsigned take_gone(struct spb_life *life, const struct spb_life_input *in)
 {
     bool was_starting = life->state == SPB_LIFE_STARTING;
@@ -414,6 +436,8 @@ static unsigned take_gone(struct spb_life *life, const struct spb_life_input *in
     life->phase = SPB_PHASE_RELEASING;
     life->state = SPB_LIFE_STOPPING;
     life->had_run = !was_starting;
+    if (life->ending != SPB_ENDING_NONE)
+        return keep_ending(life, in);
     life->ended_ms = in->now_ms;
     life->ending = was_starting ? SPB_ENDING_NOT_STARTED : SPB_ENDING_LOST;
     if (in->text != NULL)
@@ -494,8 +518,9 @@ static unsigned take_released(struct spb_life *life, const struct spb_life_input
     life->state = state;
     if (life->again)
         return actions | begin_by_call(life);
-    if (!life->had_run && life->by_call)
-        actions |= SPB_DO_NOT_STARTED;
+    /* Also who asked during a restart, or for one more run and somebody else for none. */
+    if (life->awaited)
+        actions |= answer_starts(life, SPB_DO_NOT_STARTED);
     if (is_restarted(life, state))
         back_off(life, in);
     else
@@ -691,8 +716,7 @@ bool spb_life_counts(const struct spb_life *life)
 
 bool spb_life_state_is_end(enum spb_life_state state)
 {
-    return state == SPB_LIFE_CREATED || state == SPB_LIFE_STOPPED || state == SPB_LIFE_CRASHED ||
-           state == SPB_LIFE_LOST;
+    return state == SPB_LIFE_STOPPED || state == SPB_LIFE_CRASHED || state == SPB_LIFE_LOST;
 }
 
 const char *spb_life_state_word(enum spb_life_state state)

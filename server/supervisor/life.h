@@ -87,6 +87,7 @@ struct spb_life {
     bool by_call; /* the start under way was asked for by a call */
     bool had_run; /* the run under way got as far as running */
     bool again;   /* a call asked for a start while the run before was ending */
+    bool awaited; /* a call waits to be told that it runs, or that it does not */
     bool broken;  /* the monitor failed, and that is why QEMU is ended */
     bool is_killed_by_call;
     int64_t since_ns, step_at_ns, boot_at_ns, healthy_at_ns, restart_at_ns; /* 0: none */
@@ -160,7 +161,8 @@ int64_t spb_life_next_ns(const struct spb_life *life);
 bool spb_life_is_busy(const struct spb_life *life);
 /* It counts against what may run: it runs, or will again by itself. */
 bool spb_life_counts(const struct spb_life *life);
-/* Ended for good, as far as one knows: no output will come any more. */
+/* Ended for good, as far as one knows: no output will come any more. Of one that was never started
+ * all of it is still to come. */
 bool spb_life_state_is_end(enum spb_life_state state);
 /* "running", ... */
 const char *spb_life_state_word(enum spb_life_state state);

@@ -20,10 +20,13 @@
 #define CONNECT_NS (2 * SPB_NS_PER_MS) /* between looks for the sockets at first; */
 #define CONNECT_SLOW_NS (20 * SPB_NS_PER_MS)
 #define CONSOLE_REST_NS (5 * SPB_NS_PER_MS) /* between reads of a console that was emptied */
+#define WATCH_NS (200 * SPB_NS_PER_MS)      /* between tries to watch a process */
 #define READ_SIZE 65536u
 #define READS_AT_END 64
 #define NOFILE 1024u
 #define WORDS_SHOWN 400u
+/* So that there are places for what a guest is told. */
+#define DISKS_QUESTIONS_MAX (SPB_QMP_COMMANDS_MAX / 2)
 
 static struct spb_supervisor *supervisor_of(const struct spb_guest *guest)
 {
@@ -70,12 +73,14 @@ static void close_monitor(struct spb_guest_run *run)
     run->answer_at_ns = 0;
 }
 
-/* One more answer is waited for, or one fewer. */
+/* One more answer is waited for, or one fewer. Only answers put the deadline off: who asks and asks
+ * does not keep a monitor that is silent. */
 static void count_asked(struct spb_guest_run *run, int change)
 {
     run->asked += (unsigned)change;
-    run->answer_at_ns = 0;
-    if (run->asked > 0)
+    if (run->asked == 0)
+        run->answer_at_ns = 0;
+    else if (change < 0 || run->answer_at_ns == 0)
         run->answer_at_ns =
             spb_now_ns() + (int64_t)SPB_LIMIT(run->guest->daemon, guest_monitor_ms) * SPB_NS_PER_MS;
 }
@@ -332,10 +337,11 @@ static void on_process(struct spb_source *source, uint32_t events)
     input.has_status = spb_process_reap(&run->process, &input.wait_status);
     input.text = words;
     run->process.pid = 0;
+    run->watch_at_ns = 0;
     spb_drive_step(run->guest, &input);
 }
 
-static spb_status watch_process(struct spb_guest_run *run, struct spb_error *err)
+static spb_status try_to_watch(struct spb_guest_run *run, struct spb_error *err)
 {
     struct spb_supervisor *supervisor = supervisor_of(run->guest);
 
@@ -343,6 +349,23 @@ static spb_status watch_process(struct spb_guest_run *run, struct spb_error *err
     if (run->words.fd < 0)
         return spb_ok();
     return spb_source_watch(supervisor, &run->words_source, run->words.fd, EPOLLIN, err);
+}
+
+/* Where the kernel has no room for that, a QEMU that lives is no reason to end it: it is tried
+ * again, and what happened meanwhile shows then. */
+static void watch_process(struct spb_guest_run *run)
+{
+    bool is_first = run->watch_at_ns == 0;
+    struct spb_error err;
+
+    run->watch_at_ns = 0;
+    if (spb_is_ok(try_to_watch(run, &err)))
+        return;
+    run->watch_at_ns = spb_now_ns() + WATCH_NS;
+    if (is_first)
+        spb_log(&run->guest->daemon->log, SPB_LOG_ERROR, "guest-not-watched",
+                SPB_TEXT("guest", run->guest->text), SPB_TEXT("reason", err.text),
+                SPB_TEXT("outcome", "it is tried again"));
 }
 
 static void close_fd(int *fd)
@@ -384,15 +407,13 @@ spb_status spb_session_spawn(struct spb_guest *guest, struct spb_error *err)
     SPB_TRY(status);
     guest->accel = run->accel;
     run->is_in_cgroup = spawn.cgroup_fd >= 0;
-    status = watch_process(run, err);
-    if (!spb_is_ok(status))
-        spb_session_kill(guest);
+    watch_process(run);
     return status;
 }
 
-spb_status spb_session_adopt(struct spb_guest *guest, struct spb_error *err)
+void spb_session_adopt(struct spb_guest *guest)
 {
-    return watch_process(guest->run, err);
+    watch_process(guest->run);
 }
 
 /* ---- Connecting --------------------------------------------------------------------------- */
@@ -462,6 +483,7 @@ int64_t spb_session_next_ns(const struct spb_guest *guest)
     sooner(&next_ns, run->connect_at_ns);
     sooner(&next_ns, run->answer_at_ns);
     sooner(&next_ns, run->console_at_ns);
+    sooner(&next_ns, run->watch_at_ns);
     return next_ns;
 }
 
@@ -476,6 +498,8 @@ void spb_session_time(struct spb_guest *guest, int64_t now)
         else
             run->connect_at_ns = 0;
     }
+    if (run->watch_at_ns != 0 && now >= run->watch_at_ns)
+        watch_process(run);
     if (run->console_at_ns != 0 && now >= run->console_at_ns) {
         run->console_at_ns = 0;
         watch_console(run);
@@ -545,14 +569,16 @@ static void on_disks(void *user, const json_t *result, const struct spb_error *e
     struct disks_question question = *(struct disks_question *)user;
 
     free(user);
+    question.run->asked_disks--;
     count_asked(question.run, -1);
     question.done(question.user, result, error);
 }
 
 bool spb_session_disks(struct spb_guest *guest, spb_qmp_done done, void *user)
 {
+    if (guest->run == NULL || guest->run->asked_disks >= DISKS_QUESTIONS_MAX)
+        return false;
     struct disks_question *question = malloc(sizeof(*question));
-
     if (question == NULL)
         return false;
     *question = (struct disks_question){guest->run, done, user};
@@ -560,6 +586,7 @@ bool spb_session_disks(struct spb_guest *guest, spb_qmp_done done, void *user)
         free(question);
         return false;
     }
+    guest->run->asked_disks++;
     flush_monitor(guest->run);
     return true;
 }
@@ -606,7 +633,7 @@ void spb_session_end(struct spb_guest *guest)
     close_fd(&run->child_words_fd);
     close_fd(&run->procs_fd);
     run->process.pid = 0;
-    run->connect_at_ns = run->answer_at_ns = run->console_at_ns = 0;
+    run->connect_at_ns = run->answer_at_ns = run->console_at_ns = run->watch_at_ns = 0;
 }
 
 void spb_session_free(struct spb_guest *guest)

@@ -42,7 +42,9 @@ struct spb_guest_run {
     struct spb_source process_source, monitor_source, console_source, words_source;
     int64_t connect_at_ns, answer_at_ns; /* 0: none */
     int64_t console_at_ns;               /* not read before; 0: it is read */
+    int64_t watch_at_ns;                 /* the process could not be watched; 0: it is */
     unsigned asked;                      /* commands that are not answered */
+    unsigned asked_disks;                /* of them spb_session_disks */
     bool is_in_cgroup;                   /* that is known: it was spawned by this daemon */
     bool is_stranger;                    /* another QEMU answered: it is left alone */
 };
@@ -55,8 +57,8 @@ struct spb_guest_run *spb_run_new(struct spb_guest *guest, const char *base);
 
 /* Spawns what was prepared. */
 SPB_MUST_USE spb_status spb_session_spawn(struct spb_guest *guest, struct spb_error *err);
-/* A QEMU of an earlier daemon: takes process and folder. On failure they stay the caller's. */
-SPB_MUST_USE spb_status spb_session_adopt(struct spb_guest *guest, struct spb_error *err);
+/* A QEMU of an earlier daemon, of which process and folder are there. */
+void spb_session_adopt(struct spb_guest *guest);
 /* Begins to connect to the sockets, which appear when QEMU is so far. */
 void spb_session_connect(struct spb_guest *guest);
 
@@ -68,7 +70,7 @@ void spb_session_kill(struct spb_guest *guest);
 void spb_session_look(struct spb_guest *guest);
 
 /* Asks for the disks' statistics. done is called once, with NULL where there are none. False: it
- * was not asked, and is not called. */
+ * was not asked, and is not called; also where many such questions are unanswered. */
 bool spb_session_disks(struct spb_guest *guest, spb_qmp_done done, void *user);
 
 /* Closes all that is open of it but its folder: QEMU has ended, or was never there. */

@@ -2,7 +2,8 @@
  * A disk that fails or stalls on demand, preloaded into the daemon (LD_PRELOAD).
  *
  * The file named by SPB_FAULT_FILE holds lines of "OPERATION PATH ACTION [SKIP [COUNT]]": OPERATION
- * is flush (fsync, fdatasync), write (pwrite, pwritev) or allocate (fallocate, posix_fallocate);
+ * is flush (fsync, fdatasync), write (pwrite, pwritev), allocate (fallocate, posix_fallocate) or
+ * watch (epoll_ctl, of a pidfd alone, whose path has "pidfd" in it);
  * PATH is a part of the path of the file that is touched, its end if it ends with $. ACTION is one
  * of an errno's number  the call fails so, without touching the file kill               the process
  * ends there tear=BYTES         so much of a longer write is done, then the process ends
@@ -24,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -264,4 +266,22 @@ int posix_fallocate64(int fd, off64_t offset, off64_t n)
 int posix_fallocate(int fd, off_t offset, off_t n)
 {
     return posix_fallocate64(fd, offset, n);
+}
+
+int epoll_ctl(int epoll_fd, int what, int fd, struct epoll_event *event)
+{
+    int (*real)(int, int, int, struct epoll_event *);
+    int saved = errno, number = 0;
+    char path[PATH_SIZE];
+
+    path_of(fd, path);
+    errno = saved;
+    if (what != EPOLL_CTL_DEL && strstr(path, "pidfd"))
+        number = fault("watch", fd).number;
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function("epoll_ctl", &real);
+    return real(epoll_fd, what, fd, event);
 }

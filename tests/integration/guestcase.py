@@ -25,10 +25,11 @@ class GuestCase(harness.Case):
         (self.files / "vmlinuz").write_bytes(b"kernel")
         self.args = ["--qemu", str(FAKE), "--guest-files", str(self.files), "--accelerator", "tcg",
                      "--http", "127.0.0.1:0"]
+        self.env = None
 
     def start(self, **limits):
         values = {"guest_quit_ms": 2000, "guest_backoff_ms": 50, "guest_backoff_max_ms": 400}
-        self.d = self.daemon(args=self.args + harness.limits(**(values | limits)))
+        self.d = self.daemon(args=self.args + harness.limits(**(values | limits)), env=self.env)
         self.addCleanup(self.end_all)
         self.c = self.connect(self.d)
         return self.c

@@ -3,6 +3,7 @@ import hashlib
 import os
 import pathlib
 import signal
+import threading
 import time
 
 import harness
@@ -164,6 +165,21 @@ class Ends(GuestCase):
         self.assertEqual(STATES[again["state"]], "running")
         self.assertNotEqual(again["pid"], first["pid"])
 
+    def test_start_that_is_called_off(self):
+        self.start()
+        self.create(words="button=ignore", start=True)
+        self.guest("Stop", timeout_ms=60000)
+        version = self.get()["version"]
+        waiting = self.c.start("Guests", "Start", {"guest": {"name": "g"}})
+        with self.d.connect() as other:
+            # It has been heard: it is shown, as a version of its own.
+            other.call("Guests", "Wait", guest={"name": "g"}, known_version=version, wait_ms=20000)
+            other.call("Guests", "Kill", guest={"name": "g"})
+        reply = self.c.wait(waiting)
+        self.assertEqual(reply.code, rpc.PRECONDITION, reply.message)
+        self.assertIn("was not started: killed by a call", reply.message)
+        self.assertEqual(self.state(), "stopped")
+
     def test_kill_of_qemu_from_outside(self):
         self.start()
         os.kill(self.create(start=True)["pid"], signal.SIGKILL)
@@ -251,6 +267,35 @@ class Monitors(GuestCase):
             self.assertEqual(reply.reason, "GUEST_FAILED", reply)
 
 
+    def test_questions_leave_room_for_orders(self):
+        """As many as callers like, of a monitor that answers none."""
+        self.start(guest_monitor_ms=60000, guest_quit_ms=20000)
+        self.create(words="later=silent", start=True)
+        streams = [self.c.start("Guests", "Stats", {"guest": {"name": "g"}}) for _ in range(40)]
+        self.c.wait(streams[-1])  # it was not asked: all others were, or were refused to be
+        with self.d.connect() as other:
+            other.call("Guests", "Stop", guest={"name": "g"}, timeout_ms=0)
+        guest = self.wait_for("stopped", "crashed")
+        self.assertEqual((STATES[guest["state"]], guest["exit_status"]), ("stopped", 0),
+                         guest["reason"])
+        for stream in streams[:-1]:
+            self.assertEqual(self.c.wait(stream).code, rpc.OK)
+
+    def test_questions_do_not_put_the_deadline_off(self):
+        self.start(guest_monitor_ms=1000)
+        self.create(words="later=silent", start=True)
+        asked = 0
+        with self.d.connect() as other:
+            while STATES[other.call("Guests", "Get", guest={"name": "g"})["guest"]["state"]] == \
+                    "running":
+                self.c.start("Guests", "Stats", {"guest": {"name": "g"}})
+                asked += 1
+                self.assertLess(asked, 15, "it is asked and asked")
+                threading.Event().wait(0.2)
+        guest = self.wait_for("crashed")
+        self.assertIn(b"was not answered within 1000 ms", guest["reason"])
+
+
 class Images(GuestCase):
     def test_one_guest_at_a_time(self):
         self.start()
@@ -336,6 +381,16 @@ class Consoles(GuestCase):
             other.call("Guests", "Kill", guest={"name": "g"})
         body = self.c.wait(stream).body
         self.assertEqual((body["data"], STATES[body["state"]]), (b"", "stopped"))
+
+    def test_waiting_for_the_first_output(self):
+        self.start()
+        self.create(words="print=one")
+        stream = self.c.start("Guests", "ReadConsole", {"guest": {"name": "g"}, "offset": 0,
+                                                        "wait_ms": 60000})
+        self.assertTrue(self.c.quiet_for(0.1), "one that was never started is not at its end")
+        with self.d.connect() as other:
+            other.call("Guests", "Start", guest={"name": "g"})
+        self.assertEqual(self.c.wait(stream).body["data"], b"one\n")
 
     def test_offsets_go_on_over_runs_and_daemons(self):
         self.start()

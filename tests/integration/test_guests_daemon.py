@@ -1,5 +1,6 @@
 """Guests over restarts of the daemon, and calls about them that are made again."""
 import contextlib
+import errno
 import os
 import signal
 import sqlite3
@@ -8,7 +9,9 @@ import uuid
 
 import harness
 import rpc
+from faults import Faults
 from guestcase import ALWAYS, ENDINGS, GuestCase, ON_FAILURE, STATES, alive, qemus
+from protowire import SCHEMA
 
 
 class Requests(GuestCase):
@@ -304,6 +307,82 @@ class Daemons(GuestCase):
         self.again()
         self.assertEqual([g["name"] for g in self.c.call("Guests", "List")["guests"]], [b"good"])
         self.assertRegex(self.d.log(), "event=guest-not-loaded tenant=1 name=bad")
+
+    def test_live_one_that_cannot_be_read(self):
+        """What is its own is left alone, until a daemon can read it."""
+        self.start()
+        pid = self.create("bad", "print=hi", start=True)["pid"]
+        self.d.kill9()
+        with contextlib.closing(sqlite3.connect(self.d.data_dir / "audit.db")) as db:
+            config = db.execute("SELECT config FROM guest_rows").fetchone()[0]
+            db.execute("UPDATE guest_rows SET config = ?",  # without a kernel
+                       (SCHEMA.encode("GuestConfig", {"images": [{"name": "a"}]}),))
+            db.commit()
+        self.again()
+        self.assertRegex(self.d.log(), "event=guest-not-loaded tenant=1 name=bad")
+        self.assertTrue(alive(pid), "it was taken for an orphan")
+        self.assertEqual(len(list((self.d.data_dir / "guests").glob("*-*-*"))), 1)
+        reply = self.refused(rpc.PRECONDITION, self.c, "Params", "Put",
+                             {"image": "a", "id": 1, "value": b"x"})
+        self.assertIn("1/bad", reply.message)
+        self.d.kill9()
+        with contextlib.closing(sqlite3.connect(self.d.data_dir / "audit.db")) as db:
+            db.execute("UPDATE guest_rows SET config = ?", (config,))
+            db.commit()
+        self.again()
+        guest = self.get("bad")
+        self.assertEqual((STATES[guest["state"]], guest["pid"]), ("running", pid))
+
+    def test_one_whose_console_log_cannot_be_read(self):
+        self.start()
+        pid = self.create(words="echo", start=True)["pid"]
+        self.d.kill9()
+        folder, = (self.d.data_dir / "guests").glob("*-*-*")
+        folder.rename(self.dir / "aside")
+        folder.write_bytes(b"no folder")
+        self.again()
+        self.assertRegex(self.d.log(), "event=console-log-stopped guest=1/g")
+        guest = self.get()
+        self.assertEqual((STATES[guest["state"]], guest["pid"]), ("running", pid))
+        self.assertEqual(folder.read_bytes(), b"no folder")
+        self.c.call("Guests", "WriteConsole", guest={"name": "g"}, writer_id=b"w" * 16,
+                    data=b"abc")
+        piece = self.c.call("Guests", "ReadConsole", guest={"name": "g"}, offset=0, wait_ms=20000)
+        self.assertTrue(b"abc".startswith(piece["data"]) and piece["data"], piece)
+        self.guest("Kill")
+        self.wait_for("stopped")
+
+    def test_process_that_cannot_be_watched_at_first(self):
+        """Its end is seen all the same, and nothing is left of it."""
+        faults = Faults(self.dir)
+        self.env = faults.environment()
+        self.start()
+        faults.fail("watch", "pidfd", errno.ENOSPC)
+        for end in ("crash", "kill"):
+            with self.subTest(end=end):
+                pid = self.create(end, "end=crash" if end == "crash" else "", images=(end,),
+                                  start=True)["pid"]
+                if end == "kill":
+                    self.guest("Kill", end)
+                self.eventually(lambda pid=pid: not alive(pid), "it lives on")
+                faults.clear()
+                guest = self.wait_for("crashed", "stopped", name=end)
+                self.assertEqual(guest["exit_status"], -9)
+                self.assertFalse(os.path.exists(f"/proc/{pid}"), "it was not reaped")
+                faults.fail("watch", "pidfd", errno.ENOSPC)
+        self.assertRegex(self.d.log(), "event=guest-not-watched guest=1/crash")
+        faults.clear()
+        # The same of one that is adopted.
+        pid = self.create(start=True)["pid"]
+        self.d.kill9()
+        faults.fail("watch", "pidfd", errno.ENOSPC)
+        self.again()
+        guest = self.wait_for("running")
+        self.assertEqual(guest["pid"], pid)
+        self.guest("Kill")
+        self.eventually(lambda: not alive(pid), "it lives on")
+        faults.clear()
+        self.wait_for("stopped")
 
     def test_stopped_ones_cost_nothing(self):
         self.start()

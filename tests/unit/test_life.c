@@ -1,53 +1,11 @@
-/* A guest's life: starts, the stop ladder, endings, restarts, adoption. */
+/* A guest's life: starts, the stop ladder, endings, restarts. */
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <string.h>
 
-#include "supervisor/life.h"
+#include "unit/life_kit.h"
 
-#define MS INT64_C(1000000)
 #define EXIT(code) ((code) << 8)
-
-static const struct spb_life_rules usual = {
-    .restart = SPB_LIFE_RESTART_NEVER,
-    .start_ns = 1000 * MS,
-    .boot_ns = 5000 * MS,
-    .stop_ns = 2000 * MS,
-    .quit_ns = 300 * MS,
-    .backoff_ns = 100 * MS,
-    .backoff_max_ns = 1000 * MS,
-    .healthy_ns = 60000 * MS,
-};
-
-/* A life and its clock, of which a second is one of UNIX too. */
-struct bench {
-    struct spb_life life;
-    int64_t now_ns;
-    uint32_t random;
-};
-
-static struct bench make(enum spb_life_restart restart)
-{
-    struct spb_life_rules rules = usual;
-    struct bench b = {.now_ns = 1000 * MS, .random = UINT32_MAX};
-
-    rules.restart = restart;
-    spb_life_init(&b.life, &rules);
-    return b;
-}
-
-static unsigned give(struct bench *b, struct spb_life_input input)
-{
-    input.now_ns = b->now_ns;
-    input.now_ms = 1700000000000u + (uint64_t)(b->now_ns / MS);
-    input.random = b->random;
-    return spb_life_step(&b->life, &input);
-}
-
-static unsigned tell(struct bench *b, enum spb_life_event what, const char *text)
-{
-    return give(b, (struct spb_life_input){.what = what, .text = text, .stop_ns = -1});
-}
 
 static unsigned event(struct bench *b, const char *name, const char *json)
 {
@@ -64,28 +22,6 @@ static unsigned leave(struct bench *b, int wait_status)
     return give(b, (struct spb_life_input){
                        .what = SPB_LIFE_EXITED, .has_status = true, .wait_status = wait_status});
 }
-
-/* To when it is due, at which it is told so. */
-static unsigned pass(struct bench *b)
-{
-    int64_t next = spb_life_next_ns(&b->life);
-
-    cr_assert_neq(next, 0, "nothing is due");
-    cr_assert_geq(next, b->now_ns);
-    b->now_ns = next;
-    return tell(b, SPB_LIFE_TIME, NULL);
-}
-
-static void is(const struct bench *b, enum spb_life_state state, enum spb_ending ending)
-{
-    cr_assert_eq(b->life.state, state, "it is %s, not %s: %s", spb_life_state_word(b->life.state),
-                 spb_life_state_word(state), b->life.reason);
-    cr_assert_eq(b->life.ending, ending, "%s, not %s", spb_ending_words(b->life.ending),
-                 spb_ending_words(ending));
-}
-
-#define DOES(actions, wanted) cr_assert(((actions) & (wanted)) == (wanted), "%#x", (actions))
-#define DOES_NOT(actions, unwanted) cr_assert(((actions) & (unwanted)) == 0, "%#x", (actions))
 
 /* From its turn on. */
 static void go_on(struct bench *b)
@@ -417,6 +353,28 @@ Test(life, start_of_one_that_is_being_stopped)
     is(&b, SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF);
 }
 
+/* A call that waits for a start is answered, whatever others ask. */
+Test(life, start_that_others_call_off)
+{
+    static const enum spb_life_event offs[] = {SPB_LIFE_STOP, SPB_LIFE_KILL};
+
+    for (size_t i = 0; i < sizeof(offs) / sizeof(offs[0]); i++) {
+        struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
+
+        (void)tell(&b, SPB_LIFE_STOP, NULL);
+        DOES_NOT(tell(&b, SPB_LIFE_START, NULL), SPB_DO_STARTED);
+        (void)tell(&b, offs[i], NULL);
+        (void)leave(&b, SIGKILL);
+        DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED | SPB_DO_IDLE);
+        is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+        /* Once: the next run is nobody's. */
+        DOES(tell(&b, SPB_LIFE_START, NULL), SPB_DO_QUEUE);
+        go_on(&b);
+        power_off(&b);
+        DOES_NOT(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    }
+}
+
 /* ---- Restarts ----------------------------------------------------------------------------- */
 
 static void crash(struct bench *b)
@@ -522,6 +480,24 @@ Test(life, restart_that_cannot_be_is_tried_again)
     cr_assert_str_eq(b.life.reason, "no kernel");
 }
 
+Test(life, start_during_a_restart_that_fails)
+{
+    struct bench b = started(SPB_LIFE_RESTART_ON_FAILURE);
+
+    crash(&b);
+    (void)pass(&b);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    DOES_NOT(tell(&b, SPB_LIFE_START, NULL), SPB_DO_STARTED);
+    (void)tell(&b, SPB_LIFE_FAILED, "no kernel");
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    /* The policy holds as before. */
+    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_NOT_STARTED);
+    (void)pass(&b);
+    (void)tell(&b, SPB_LIFE_PLACE, NULL);
+    (void)tell(&b, SPB_LIFE_FAILED, "no kernel");
+    DOES_NOT(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+}
+
 Test(life, calls_end_a_pause_before_a_restart)
 {
     struct bench b = started(SPB_LIFE_RESTART_ALWAYS);
@@ -556,143 +532,6 @@ Test(life, qemu_holds_the_processors)
     cr_assert_str_eq(b.life.reason, "");
 }
 
-/* ---- The daemon's start ------------------------------------------------------------------- */
-
-/* As it was recorded by an earlier daemon. */
-static struct bench known(enum spb_life_restart restart, enum spb_life_state state, bool wants_run)
-{
-    struct bench b = make(restart);
-
-    b.life.state = state;
-    b.life.wants_run = wants_run;
-    b.life.run = 7;
-    b.life.started_ms = 1700000000000u - 5000;
-    b.life.alive = true;
-    return b;
-}
-
-Test(life, adopted_one_goes_on)
-{
-    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_RUNNING, true);
-
-    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
-    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
-    unsigned actions = tell(&b, SPB_LIFE_STATUS, "running");
-    DOES_NOT(actions, SPB_DO_CONTINUE | SPB_DO_QUEUE | SPB_DO_BUTTON);
-    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
-    cr_assert(b.life.adopted);
-    cr_assert_eq(b.life.run, 7, "none was restarted");
-    cr_assert_eq(b.life.started_ms, 1700000000000u - 5000);
-}
-
-Test(life, adopted_one_that_has_ended)
-{
-    static const struct {
-        const char *status;
-        enum spb_life_state state;
-        enum spb_ending ending;
-    } cases[] = {
-        {"shutdown", SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF},
-        {"guest-panicked", SPB_LIFE_CRASHED, SPB_ENDING_PANIC},
-        {"internal-error", SPB_LIFE_CRASHED, SPB_ENDING_CRASHED},
-    };
-
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
-
-        (void)tell(&b, SPB_LIFE_ADOPT, NULL);
-        DOES(tell(&b, SPB_LIFE_STATUS, cases[i].status), SPB_DO_QUIT);
-        (void)tell(&b, SPB_LIFE_EXITED, NULL); /* no child: how is not known */
-        (void)tell(&b, SPB_LIFE_RELEASED, NULL);
-        is(&b, cases[i].state, cases[i].ending);
-        cr_assert_not(b.life.has_exit);
-    }
-}
-
-Test(life, adopted_one_that_was_only_about_to_run)
-{
-    struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_STARTING, true);
-
-    b.life.started_ms = 0;
-    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
-    DOES(tell(&b, SPB_LIFE_STATUS, "prelaunch"), SPB_DO_CONTINUE);
-    (void)tell(&b, SPB_LIFE_CONTINUED, NULL);
-    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
-}
-
-Test(life, adopted_one_that_was_to_stop)
-{
-    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
-
-    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
-    DOES(tell(&b, SPB_LIFE_STATUS, "running"), SPB_DO_BUTTON);
-    is(&b, SPB_LIFE_STOPPING, SPB_ENDING_NONE);
-}
-
-Test(life, stop_of_one_that_is_being_adopted)
-{
-    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_RUNNING, true);
-
-    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
-    DOES_NOT(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_KILL);
-    DOES(tell(&b, SPB_LIFE_STATUS, "running"), SPB_DO_BUTTON);
-}
-
-Test(life, adopted_one_that_is_killed)
-{
-    struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
-
-    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
-    (void)tell(&b, SPB_LIFE_STATUS, "running");
-    (void)tell(&b, SPB_LIFE_EXITED, NULL);
-    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
-    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_CRASHED);
-}
-
-Test(life, one_that_is_gone)
-{
-    struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
-
-    DOES(tell(&b, SPB_LIFE_GONE, NULL), SPB_DO_RELEASE);
-    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
-    is(&b, SPB_LIFE_LOST, SPB_ENDING_LOST);
-
-    b = known(SPB_LIFE_RESTART_ON_FAILURE, SPB_LIFE_RUNNING, true);
-    (void)tell(&b, SPB_LIFE_GONE, NULL);
-    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
-    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_LOST);
-
-    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
-    (void)tell(&b, SPB_LIFE_GONE, NULL);
-    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
-    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_LOST);
-
-    b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_STARTING, true);
-    (void)tell(&b, SPB_LIFE_GONE, NULL);
-    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
-    is(&b, SPB_LIFE_CRASHED, SPB_ENDING_NOT_STARTED);
-}
-
-Test(life, pause_before_a_restart_goes_on)
-{
-    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_BACKOFF, true);
-
-    b.life.restart_at_ms = 1700000000000u + (uint64_t)(b.now_ns / MS) + 300;
-    (void)tell(&b, SPB_LIFE_RESUME, NULL);
-    cr_assert_eq(spb_life_next_ns(&b.life), b.now_ns + 300 * MS);
-    DOES(pass(&b), SPB_DO_QUEUE);
-
-    /* A clock that was set back does not put it off for good. */
-    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_BACKOFF, true);
-    b.life.restart_at_ms = 9999999999999u;
-    (void)tell(&b, SPB_LIFE_RESUME, NULL);
-    cr_assert_eq(spb_life_next_ns(&b.life), b.now_ns + usual.backoff_max_ns);
-
-    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPED, false);
-    cr_assert_eq(tell(&b, SPB_LIFE_RESUME, NULL), 0);
-    cr_assert_eq(spb_life_next_ns(&b.life), 0);
-}
-
 /* ---- Anything, in any order --------------------------------------------------------------- */
 
 /* Whatever comes: at most one QEMU, and what is asked of the outside makes sense. */
@@ -706,6 +545,7 @@ Test(life, random_inputs)
     for (int round = 0; round < 300; round++) {
         struct bench b = make((enum spb_life_restart)(1 + round % 3));
         int qemus = 0, prepared = 0;
+        bool waits = false; /* a call, for a start */
 
         for (int i = 0; i < 400; i++) {
             state ^= state << 13;
@@ -729,6 +569,9 @@ Test(life, random_inputs)
                 prepared++;
             if ((actions & SPB_DO_RELEASE) != 0)
                 prepared--;
+            waits |= input.what == SPB_LIFE_START;
+            waits &= (actions & (SPB_DO_STARTED | SPB_DO_NOT_STARTED)) == 0;
+            cr_assert(!waits || b.life.phase != SPB_PHASE_IDLE, "a start was not answered");
             cr_assert(qemus <= 1);
             cr_assert(prepared == 0 || prepared == 1, "%d prepared", prepared);
             cr_assert(memchr(b.life.reason, '\0', sizeof(b.life.reason)) != NULL);

@@ -60,6 +60,26 @@ Test(machine, values_are_escaped_and_stay_values)
     free(argv);
 }
 
+Test(machine, as_many_disks_as_may_be)
+{
+    struct spb_machine machine = machine_of("/d/a");
+    char **argv = NULL;
+    char word[80];
+
+    machine.disk_count = SPB_MACHINE_DISKS_MAX;
+    machine.uuid = "3b241101-e2bb-4255-8caf-4136c566a962";
+    machine.pidfile = "/run/pid";
+    for (size_t i = 0; i < machine.disk_count; i++)
+        machine.disks[i] = (struct spb_machine_disk){.path = "/d/a", .serial = "vda"};
+    cr_assert(spb_is_ok(spb_machine_command(&machine, &argv, NULL)));
+    for (size_t i = 0; i < machine.disk_count; i++) {
+        (void)snprintf(word, sizeof(word), "virtio-blk-pci,drive=d%zu,id=vd%zu,serial=vda", i, i);
+        cr_expect(has_word(argv, word), "%s", word);
+    }
+    cr_expect(has_word(argv, "/run/pid"), "what comes after the disks is there");
+    free(argv);
+}
+
 static void expect_refused(const struct spb_machine *machine, const char *words)
 {
     char **argv = NULL;
@@ -89,6 +109,9 @@ Test(machine, what_cannot_be_said_is_refused)
     expect_refused(&machine, "serial");
     machine = machine_of("");
     expect_refused(&machine, "disk's path");
+    machine = machine_of("/d/a");
+    machine.disk_count = SPB_MACHINE_DISKS_MAX + 1;
+    expect_refused(&machine, "found 17 disks");
 }
 
 /* ---- QMP ---------------------------------------------------------------------------------- */

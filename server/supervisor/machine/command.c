@@ -8,7 +8,8 @@
 
 #include "base/status.h"
 
-#define WORDS_MAX 128u
+/* Without disks it is some 40 words; a disk is 6. */
+#define WORDS_MAX (64u + 6u * SPB_MACHINE_DISKS_MAX)
 #define SOCKET_PATH_MAX 107u
 #define SERIAL_MAX 20u
 /* An emulated timer is late on a busy host, for which the kernel would panic; KVM's guests never
@@ -18,11 +19,12 @@
 /* Nothing of a guest's may start processes or gain rights through QEMU. */
 #define SANDBOX "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
-/* Words so far, each owned. A failed allocation is kept, and told at the end. */
+/* Words so far, each owned. A failed allocation, and a word too many, are kept, and told at the
+ * end. */
 struct builder {
     char *words[WORDS_MAX];
     size_t count;
-    bool failed;
+    bool failed, overflowed;
 };
 
 static void builder_done(struct builder *b)
@@ -33,9 +35,10 @@ static void builder_done(struct builder *b)
 
 static void add_owned(struct builder *b, char *word)
 {
-    SPB_ASSERT(b->count < WORDS_MAX);
-    if (word == NULL)
-        b->failed = true;
+    b->failed |= word == NULL;
+    b->overflowed |= b->count == WORDS_MAX;
+    if (b->failed || b->overflowed)
+        free(word);
     else
         b->words[b->count++] = word;
 }
@@ -276,8 +279,10 @@ spb_status spb_machine_command(const struct spb_machine *machine, char ***argv,
 
     SPB_TRY(check(machine, err));
     add_all(&b, machine);
-    char **made = b.failed ? NULL : flatten(&b);
+    char **made = b.failed || b.overflowed ? NULL : flatten(&b);
     builder_done(&b);
+    if (b.overflowed)
+        return spb_fail(err, SPB_INVALID, "QEMU's command line has more than %u words", WORDS_MAX);
     if (made == NULL)
         return spb_fail_memory(err, "making QEMU's command line");
     *argv = made;

@@ -5,11 +5,15 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/status.h"
@@ -27,6 +31,8 @@
 #define OVERHEAD_MIB 256u
 #define OVERHEAD_CPU_MIB 32u
 #define OVERHEAD_PART 8u /* of the guest's memory, for tables about it */
+#define PROOF "proof"    /* no guest's run has that name */
+#define REMOVE_TRIES 10000
 /* Threads of QEMU that are no processors: its main loop, and workers of disks, at most 64 each. */
 #define OVERHEAD_THREADS 256u
 
@@ -204,6 +210,8 @@ spb_status spb_cgroup_open(const char *path, struct spb_cgroup *cgroup, struct s
         memcpy(found.path, path, strlen(path) + 1);
     spb_status status = open_subtree(&found, err);
     if (spb_is_ok(status))
+        status = spb_cgroup_prove(&found, err);
+    if (spb_is_ok(status))
         *cgroup = found;
     else
         spb_cgroup_close(&found);
@@ -333,4 +341,62 @@ spb_status spb_cgroup_remove(const struct spb_cgroup *cgroup, const char *name,
         return spb_ok();
     return spb_fail_errno(err, errno == EBUSY ? SPB_IN_USE : SPB_IO, errno,
                           "cannot remove the cgroup %s/%s", cgroup->path, leaf);
+}
+
+/* ---- The proof ---------------------------------------------------------------------------- */
+
+/* What a process gets when it enters a leaf: 0, or an errno. The child calls what is safe after a
+ * fork alone, and no handler of ours runs in it. */
+static int enter_and_end(int procs_fd)
+{
+    sigset_t all, before;
+    int status = 0;
+    pid_t ended;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    pid_t pid = _Fork();
+    if (pid == 0)
+        _exit(write(procs_fd, "0", 1) == 1 ? 0 : errno);
+    int number = errno;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (pid < 0)
+        return number;
+    do
+        ended = waitpid(pid, &status, 0);
+    while (ended < 0 && errno == EINTR);
+    return ended == pid && WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
+}
+
+/* What has ended may be on its way out of it still. One that stays harms nobody. */
+static void remove_proof(const struct spb_cgroup *cgroup)
+{
+    struct spb_error err;
+
+    for (int i = 0; i < REMOVE_TRIES; i++) {
+        if (spb_cgroup_remove(cgroup, PROOF, &err).code != SPB_IN_USE)
+            return;
+        (void)sched_yield();
+    }
+}
+
+spb_status spb_cgroup_prove(const struct spb_cgroup *cgroup, struct spb_error *err)
+{
+    struct spb_cgroup_limits none = {0};
+    struct spb_error why;
+    int procs_fd = -1;
+
+    remove_proof(cgroup); /* of a daemon that was killed here */
+    if (!spb_is_ok(spb_cgroup_add(cgroup, PROOF, &none, &procs_fd, &why)))
+        return spb_fail(err, SPB_UNSUPPORTED, "guests have only rlimits: %.400s", why.text);
+    int number = enter_and_end(procs_fd);
+    (void)close(procs_fd);
+    remove_proof(cgroup);
+    if (number == 0)
+        return spb_ok();
+    return spb_fail_errno(err, SPB_UNSUPPORTED, number,
+                          "guests have only rlimits: a process of this user cannot enter groups in "
+                          "the cgroup %s, which takes write permission on cgroup.procs of the "
+                          "nearest group above both it and the daemon",
+                          cgroup->path);
 }

@@ -26,12 +26,16 @@ struct spb_cgroup {
 
 /*
  * The folder in which leaves are made: path, or (NULL) the parent of the caller's own cgroup where
- * that is named SPB_CGROUP_SUBGROUP. Enables the controllers memory, cpu and pids there.
+ * that is named SPB_CGROUP_SUBGROUP. Enables the controllers memory, cpu and pids there, and
+ * proves (spb_cgroup_prove) that guests can enter.
  * SPB_UNSUPPORTED: the text says, in one line for the log, what is missing; cgroup is
  * SPB_CGROUP_NONE then.
  */
 SPB_MUST_USE spb_status spb_cgroup_open(const char *path, struct spb_cgroup *cgroup,
                                         struct spb_error *err);
+/* Has a process enter a leaf and end: that leaves can be made does not say that they may be
+ * entered. Blocks for a fork. SPB_UNSUPPORTED. */
+SPB_MUST_USE spb_status spb_cgroup_prove(const struct spb_cgroup *cgroup, struct spb_error *err);
 void spb_cgroup_close(struct spb_cgroup *cgroup);
 
 struct spb_cgroup_limits {
