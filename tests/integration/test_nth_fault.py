@@ -3,11 +3,11 @@ its own.
 
 A history is a list of changes of each kind: parameters, a batch, events, a deletion, a product and
 an artifact that are uploaded, an image made, imported, cloned, renamed and deleted. Its calls to
-the disk are counted once for each place (the images, the audit, files of uploads and copies); then it is made
-again and again, the nth of them failing with EIO, for want of space, or writing only a part. What
-is refused is made again with the same request_id, after the image was opened anew where it asks for
-that; in every second history the daemon is killed before that. In the end each change is there
-exactly once, with one record that says so, and a check finds nothing.
+the disk are counted once for each place (the images, the audit, files of uploads and copies); then
+it is made again and again, the nth of them failing with EIO, for want of space, or doing only a
+part. What is refused is made again with the same request_id, after the image was opened anew where
+it asks for that; in every second history the daemon is killed before that. In the end each change
+is there exactly once, with one record that says so, and a check finds nothing.
 
 SPB_NTH_SECONDS (12): how long; in the order of a shuffle by SPB_NTH_SEED, which is printed. With 0
 all are made.
