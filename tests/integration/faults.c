@@ -2,16 +2,20 @@
  * A disk that fails or stalls on demand, preloaded into the daemon (LD_PRELOAD).
  *
  * The file named by SPB_FAULT_FILE holds lines of "OPERATION PATH ACTION [SKIP [COUNT]]": OPERATION
- * is flush (fsync, fdatasync), write (pwrite, pwritev), allocate (fallocate, posix_fallocate) or
- * watch (epoll_ctl, of a pidfd alone, whose path has "pidfd" in it);
- * PATH is a part of the path of the file that is touched, its end if it ends with $. ACTION is one
- * of an errno's number  the call fails so, without touching the file kill               the process
- * ends there tear=BYTES         so much of a longer write is done, then the process ends
- *   short=BYTES        so much of a longer write is done, and the call says so
+ * is flush (fsync, fdatasync), write (pwrite, pwritev), allocate (fallocate, posix_fallocate), copy
+ * (copy_file_range), rename (rename, renameat2: by the new name) or watch (epoll_ctl, of a pidfd
+ * alone, whose path has "pidfd" in it). PATH is a part of the path of the file that is touched, its
+ * end if it ends with $. ACTION is one of
+ *
+ *   an errno's number  the call fails so, without touching the file
+ *   kill               the process ends there
+ *   tear=BYTES         so much of a longer write is done, then the process ends
+ *   short=BYTES        so much of a longer write or copy is done, and the call says so
  *   a named pipe       the call waits: it opens the pipe for reading, which wakes the test that
- * opens it for writing, and goes on once the test closes it. The first SKIP calls that a line means
- * go through, and so do those after the next COUNT (0: none). The file is read on each call, so a
- * test changes it at any time (by a rename).
+ *                      opens it for writing, and goes on once the test closes it
+ *
+ * The first SKIP calls that a line means go through, and so do those after the next COUNT (0:
+ * none). The file is read on each call, so a test changes it at any time (by a rename).
  * SPB_FAULT_TRACE names a file that gets "OPERATION PATH" of each call as it starts.
  *
  * Any thread; keeps no state but the addresses of the real functions, and how many calls were let
@@ -125,13 +129,12 @@ struct fate {
     size_t tear, shorten; /* bytes of a write, then the end, or success; 0: all */
 };
 
-static struct fate fault(const char *operation, int fd)
+static struct fate fault_at(const char *operation, const char *path)
 {
-    char rules[RULES_SIZE], whole[RULES_SIZE], path[PATH_SIZE], *next = rules, *line;
+    char rules[RULES_SIZE], whole[RULES_SIZE], *next = rules, *line;
     struct fate fate = {0};
     int saved = errno;
 
-    path_of(fd, path);
     trace(operation, path);
     memset(rules, 0, sizeof(rules));
     read_rules(rules);
@@ -156,6 +159,16 @@ static struct fate fault(const char *operation, int fd)
     }
     errno = saved;
     return fate;
+}
+
+static struct fate fault(const char *operation, int fd)
+{
+    char path[PATH_SIZE];
+    int saved = errno;
+
+    path_of(fd, path);
+    errno = saved;
+    return fault_at(operation, path);
 }
 
 static int flush(const char *name, int fd)
@@ -284,4 +297,44 @@ int epoll_ctl(int epoll_fd, int what, int fd, struct epoll_event *event)
     }
     real_function("epoll_ctl", &real);
     return real(epoll_fd, what, fd, event);
+}
+
+ssize_t copy_file_range(int from, off64_t *in, int to, off64_t *out, size_t n, unsigned flags)
+{
+    ssize_t (*real)(int, off64_t *, int, off64_t *, size_t, unsigned);
+    struct fate fate = fault("copy", to);
+
+    if (fate.number > 0) {
+        errno = fate.number;
+        return -1;
+    }
+    real_function("copy_file_range", &real);
+    size_t most = fate.shorten > 0 && fate.shorten < n ? fate.shorten : n;
+    return real(from, in, to, out, most, flags);
+}
+
+int rename(const char *from, const char *to)
+{
+    int (*real)(const char *, const char *);
+    int number = fault_at("rename", to).number;
+
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function("rename", &real);
+    return real(from, to);
+}
+
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+    int (*real)(int, const char *, int, const char *, unsigned);
+    int number = fault_at("rename", to).number;
+
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function("renameat2", &real);
+    return real(from_dir, from, to_dir, to, flags);
 }

@@ -454,6 +454,28 @@ class Console(Guests):
         self.assertEqual((out, process.returncode), (b"still shown\n", DONE), err)
         self.assertEqual(self.typed, b"onetwo")
 
+    def test_taking_over_is_done_once(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.writers = {b"first": 1}
+        process = self.console(slave, "--take-over")
+        os.close(slave)
+        self.peer.wait_for(lambda: len(self.peer.asked("ReadConsole")) == 2)
+        os.write(master, b"one")
+        self.peer.wait_for(lambda: self.typed == b"one")
+        self.writers = {b"second": 1}  # who takes it over from this one
+        os.write(master, b"two")
+        # Once as itself and once as a writer that begins anew.
+        self.peer.wait_for(lambda: len(self.peer.asked("WriteConsole")) == 3)
+        self.assertIn(b"another types here", process.stderr.readline())
+        os.write(master, b"three")
+        self.peer.wait_for(lambda: len(self.peer.asked("WriteConsole")) == 4)
+        self.print(b"still shown\n", state="stopped")
+        process.communicate(timeout=harness.WAIT_S)
+        self.assertEqual(self.typed, b"one")
+        self.assertEqual([bool(f["takes_over"]) for f in self.peer.asked("WriteConsole")],
+                         [True, False, False, False])
+
     def test_leaving_works_while_the_daemon_is_away(self):
         master, slave = pty.openpty()
         self.addCleanup(os.close, master)

@@ -1,7 +1,11 @@
 """Each limit of a connection and of a call: what is over it is refused or ended, what is under it
 is not, and the others do not feel it. Limits are set short, so that nobody waits for minutes.
 """
+import ctypes
+import errno
 import itertools
+import os
+import pathlib
 import socket
 import struct
 import threading
@@ -16,6 +20,7 @@ from harness import limits
 from protowire import SCHEMA, chunk
 
 KIB, MIB = 1 << 10, 1 << 20
+PIDFD_GETFD = 438  # the system call's number, which is the same everywhere
 SLACK_S = 20  # of a machine that does other things; the usual limits are above it
 
 
@@ -518,21 +523,49 @@ class Connections(Base):
         return [line for line in self.d.log().splitlines() if "event=connection-refused" in line]
 
     def test_tcp_options(self):
-        """As the kernel has them; ss tells the keepalive's timer."""
+        """Of the daemon's own socket, as the kernel has them."""
         self.start(tcp_keepalive_s=7, tcp_user_timeout_ms=4000)
         with self.d.connect(self.d.tcp) as c:
             c.call("Server", "Ping")
-            port = c.sock.getsockname()[1]
-            shown = self.ss(port)
-            self.assertRegex(shown, r"timer:\(keepalive,[0-7][.0-9]*(sec|ms)")
+            options = {name: self.option(c.sock.getsockname(), level, getattr(socket, name))
+                       for level, name in ((socket.SOL_SOCKET, "SO_KEEPALIVE"),
+                                           (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT"),
+                                           (socket.IPPROTO_TCP, "TCP_KEEPIDLE"),
+                                           (socket.IPPROTO_TCP, "TCP_KEEPINTVL"),
+                                           (socket.IPPROTO_TCP, "TCP_KEEPCNT"))}
+        self.assertEqual(options, {"SO_KEEPALIVE": 1, "TCP_USER_TIMEOUT": 4000, "TCP_KEEPIDLE": 7,
+                                   "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3})
 
-    def ss(self, port):
+    def option(self, peer, level, name):
+        """Of the daemon's socket that is connected to this address."""
+        pid = self.d.process.pid
+        handle = os.pidfd_open(pid)
         try:
-            done = harness.subprocess.run(["ss", "-tnoH", f"dport = :{port}"], check=True,
-                                          capture_output=True, text=True)
-        except FileNotFoundError:
-            raise unittest.SkipTest("no ss") from None
-        return done.stdout
+            for path in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+                if not os.readlink(path).startswith("socket:"):
+                    continue
+                with self.taken(handle, int(path.name)) as sock:
+                    if self.peer_of(sock) == peer:
+                        return sock.getsockopt(level, name)
+        finally:
+            os.close(handle)
+        return self.fail(f"the daemon has no connection with {peer}")
+
+    @staticmethod
+    def taken(handle, number):
+        """A socket of another process."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        fd = libc.syscall(PIDFD_GETFD, handle, number, 0)
+        if fd < 0 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
+            raise unittest.SkipTest(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+
+    @staticmethod
+    def peer_of(sock):
+        try:
+            return sock.getpeername()
+        except OSError:  # it listens
+            return None
 
     def test_info_tells_the_limits_in_force(self):
         c = self.start(connections_max=77, idle_ms=5000, chunk_max_bytes="512 KiB")

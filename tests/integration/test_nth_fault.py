@@ -1,12 +1,13 @@
-"""Every write, flush and allocation of the daemon fails once, each in a history of its own.
+"""Every write, flush, allocation, copy and renaming by the daemon fails once, each in a history of
+its own.
 
 A history is a list of changes of each kind: parameters, a batch, events, a deletion, a product and
-an artifact that are uploaded, an image made, cloned, renamed and deleted. Its calls to the disk are
-counted once for each place (the images, the audit, files of uploads and copies); then it is made
-again and again, the nth of them failing with EIO, for want of space, or writing only a part. What
-is refused is made again with the same request_id, after the image was opened anew where it asks for
-that; in every second history the daemon is killed before that. In the end each change is there
-exactly once, with one record that says so, and a check finds nothing.
+an artifact that are uploaded, an image made, imported, cloned, renamed and deleted. Its calls to
+the disk are counted once for each place (the images, the audit, files of uploads and copies); then
+it is made again and again, the nth of them failing with EIO, for want of space, or doing only a
+part. What is refused is made again with the same request_id, after the image was opened anew where
+it asks for that; in every second history the daemon is killed before that. In the end each change
+is there exactly once, with one record that says so, and a check finds nothing.
 
 SPB_NTH_SECONDS (12): how long; in the order of a shuffle by SPB_NTH_SEED, which is printed. With 0
 all are made.
@@ -25,13 +26,15 @@ import harness
 import rpc
 from crc import crc32c
 from faults import Faults
+from uploading import image_file
 
 SECONDS = float(os.environ.get("SPB_NTH_SECONDS", "12"))
 SEED = int(os.environ.get("SPB_NTH_SEED", "0")) or random.randrange(1, 1 << 32)
 # Where calls to the disk go, and which part of a path tells it.
 PLACES = ("images/1/a.img", "images/1/", "audit.db", "artifacts/", "copies/")
 ACTIONS = {"write": (errno.EIO, errno.ENOSPC, "short=100"), "flush": (errno.EIO, errno.ENOSPC),
-           "allocate": (errno.EIO, errno.ENOSPC)}
+           "allocate": (errno.EIO, errno.ENOSPC), "copy": (errno.EIO, errno.ENOSPC, "short=100"),
+           "rename": (errno.EIO, errno.ENOSPC)}
 PRODUCT = random.Random(1).randbytes(300_001)
 ARTIFACT = random.Random(2).randbytes(70_000)
 TRIES = 6
@@ -90,8 +93,8 @@ class Sending:
 
 
 class History:
-    def __init__(self, daemon):
-        self.d, self.c = daemon, daemon.connect()
+    def __init__(self, daemon, imported):
+        self.d, self.c, self.imported = daemon, daemon.connect(), imported
 
     def prepare(self):
         self.c.create("a", blocks=1024)
@@ -111,6 +114,7 @@ class History:
             Sending(PRODUCT, {"product": {"image": a, "name": b"p"}}),
             Sending(ARTIFACT, {"artifact": {"name": b"kernel",
                                             "sha256": hashlib.sha256(ARTIFACT).digest()}}),
+            Sending(self.imported, {"image": {"image": image_ref("imported")}}),
             Change("Images", "Create", image=image_ref("new"), total_blocks=64),
             Change("Images", "Clone", image=a, to=image_ref("copy")),
             Change("Images", "Rename", image=image_ref("old"), name=b"renamed"),
@@ -129,12 +133,16 @@ class History:
 
 
 class EveryCall(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.imported = image_file(self.dir / "imported.img", size=512)
+
     def begin(self, name):
         faults_dir = self.dir / name
         faults_dir.mkdir()
         faults = Faults(faults_dir)
         daemon = self.daemon(name + "/d", env=faults.environment())
-        history = History(daemon)
+        history = History(daemon, self.imported)
         history.prepare()
         return history, faults
 
@@ -196,7 +204,8 @@ class EveryCall(harness.Case):
                          [b"e%d" % n for n in range(8)])
         self.assertEqual(c.product("a", b"p"), PRODUCT)
         images = sorted(i["name"] for i in c.call("Images", "List")["images"])
-        self.assertEqual(images, [b"a", b"copy", b"new", b"renamed"])
+        self.assertEqual(images, [b"a", b"copy", b"imported", b"new", b"renamed"])
+        self.assertEqual(c.get("imported", 1), b"within")
         for name in images:
             self.assertEqual(c.call("Images", "Check", image=name.decode())["findings"], [])
         found = c.call("Artifacts", "List")["artifacts"]

@@ -54,6 +54,7 @@ struct stream {
     uint64_t typed;     /* bytes that the daemon has taken */
     int64_t type_at_ms; /* not before */
     bool is_renewed;    /* the writer is another since the last success */
+    bool has_taken_over;
     bool told_refused;
     /* The connection. */
     bool is_lost, is_closing, told_lost;
@@ -273,6 +274,7 @@ static void take_typed(struct stream *stream, uint64_t offset)
     if (taken < stream->keys_size)
         stream->type_at_ms = now_ms() + TAKE_PAUSE_MS;
     stream->is_renewed = stream->told_refused = false;
+    stream->has_taken_over = true; /* or there was nobody to take over from */
     stream->typed = offset;
     stream->keys_size -= (size_t)taken;
     memmove(stream->keys, stream->keys + taken, stream->keys_size);
@@ -333,7 +335,7 @@ static void start_typing(struct stream *stream)
     request.offset = stream->typed;
     request.data = cli_bytes(stream->keys, stream->keys_size);
     /* Once: who takes it over from this one later is not fought. */
-    request.takes_over = stream->how->takes_over && stream->typed == 0;
+    request.takes_over = stream->how->takes_over && !stream->has_taken_over;
     spb_status status = start(stream, &type_method, &request.base, on_typed);
     stream->types = spb_is_ok(status);
     if (!stream->types)

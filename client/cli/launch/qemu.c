@@ -184,6 +184,8 @@ static void ask_to_quit(struct run *run)
     if (run->asked)
         return;
     run->asked = true;
+    if (run->ended) /* only its output is waited for */
+        return;
     run->until_ms = now_ms() + QUIT_MS;
     if (!spb_is_ok(spb_qmp_execute(&run->qmp, "quit", NULL, ignore_answer, run, NULL)))
         (void)kill(run->pid, SIGTERM);
@@ -236,6 +238,12 @@ static void move_monitor(struct run *run, short events)
         close_fd(&run->monitor_fd);
 }
 
+static bool has_room(const struct run *run)
+{
+    return run->carried_size < CARRIED_MAX;
+}
+
+/* With room only: to receive into nothing looks like the end. */
 static void take_console(struct run *run)
 {
     ssize_t n = recv(run->console_fd, run->carried + run->carried_size,
@@ -309,9 +317,11 @@ static void prepare_polls(const struct run *run, struct pollfd polls[ON_COUNT])
     polls[ON_MONITOR].fd = run->monitor_fd;
     if (output > 0)
         polls[ON_MONITOR].events |= POLLOUT;
-    polls[ON_CONSOLE].fd = run->console_fd;
-    polls[ON_CONSOLE].events = (short)((run->carried_size < CARRIED_MAX ? POLLIN : 0) |
-                                       (run->keys_size > 0 ? POLLOUT : 0));
+    /* Without room not even a hangup is of use: what was printed before it is still to be read. */
+    if (has_room(run))
+        polls[ON_CONSOLE].fd = run->console_fd;
+    if (run->keys_size > 0)
+        polls[ON_CONSOLE].events |= POLLOUT;
     if (run->carried_size > 0)
         polls[ON_OUT] = (struct pollfd){.fd = STDOUT_FILENO, .events = POLLOUT};
     if (!run->keys_end && run->keys_size < KEYS_MAX)
@@ -337,13 +347,17 @@ static void turn(struct run *run, const struct pollfd polls[ON_COUNT])
     if (run->until_ms > 0 && now_ms() >= run->until_ms)
         kill_qemu(run);
     /* Its last words and events are still in the sockets. */
-    if (polls[ON_EXIT].revents != 0 && waitpid(run->pid, &run->wait_status, WNOHANG) == run->pid)
+    if (polls[ON_EXIT].revents != 0 && waitpid(run->pid, &run->wait_status, WNOHANG) == run->pid) {
         run->ended = true;
+        run->until_ms = 0; /* its pid may be another's from now on */
+    }
 }
 
+/* Who has asked for the end does not wait for a standard output that takes nothing. */
 static bool has_more(const struct run *run)
 {
-    return !run->ended || run->words_fd >= 0 || run->monitor_fd >= 0 || run->console_fd >= 0 ||
+    return !run->ended || run->words_fd >= 0 || run->monitor_fd >= 0 ||
+           (run->console_fd >= 0 && (has_room(run) || !run->asked)) ||
            (run->carried_size > 0 && !run->asked);
 }
 
