@@ -8,10 +8,9 @@
 #include "uuid.h"
 
 /* What a client may look for before it uses it. */
-static const char *const features[] = {"params",    "events", "products",       "uploads",
-                                       "artifacts", "backup", "check",          "defrag",
-                                       "watch",     "scrub",  "request-replay", "audit",
-                                       "import",    "clone",  "rename",         "guests"};
+static const char *const features[] = {
+    "params", "events", "products",       "uploads", "artifacts", "backup", "check",  "defrag",
+    "watch",  "scrub",  "request-replay", "audit",   "import",    "clone",  "rename", "guests"};
 
 /* All limits, in the call's arena. */
 static bool show_limits(struct spb_call *call, PB_ServerInfoResponse *reply)
