@@ -12,7 +12,7 @@
 #include "repeat.h"
 
 #define TURNS_MAX 16        /* before another image gets the worker */
-#define GROUP_MAX 1024      /* changes a group, and one operation more */
+#define GROUP_MAX 1024      /* operations a group, and changes but for the last one's */
 #define GROUP_ROUNDS_MAX 12 /* flushes: more would let the first answers wait for the last ones */
 
 const struct spb_op_kind spb_op_again = {.again = true};
@@ -94,7 +94,7 @@ struct turn {
     struct spb_call *decided, *decided_last; /* to be carried out */
     struct spb_call *refused;                /* their errors are set */
     bool broken;                             /* some reply could not be made */
-    size_t handled, answered;
+    size_t answered;
     struct spb_post *first, *last; /* answers to leave */
 };
 
@@ -158,9 +158,10 @@ static bool decide(struct turn *turn, struct spb_call *call, int64_t now_ns)
 static void decide_all(struct turn *turn, struct spb_actor *actor)
 {
     int64_t now_ns = spb_now_ns();
+    size_t n = 0;
 
-    while (actor->taken != NULL && actor->taken->kind->decide != NULL &&
-           spb_group_change_count(turn->group) < GROUP_MAX && turn->handled < GROUP_MAX) {
+    while (actor->taken != NULL && actor->taken->kind->decide != NULL && n < GROUP_MAX &&
+           spb_group_change_count(turn->group) < GROUP_MAX) {
         struct spb_call *rest = actor->taken->next;
         struct spb_call *call = pop(actor);
 
@@ -173,7 +174,7 @@ static void decide_all(struct turn *turn, struct spb_actor *actor)
         }
         if (spb_group_rounds(turn->group) >= GROUP_ROUNDS_MAX)
             return;
-        turn->handled++;
+        n++;
     }
 }
 

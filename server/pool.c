@@ -44,8 +44,8 @@ struct spb_pool {
     pthread_mutex_t lock; /* over all below */
     struct queue lanes[SPB_LANE_COUNT];
     unsigned running[SPB_LANE_COUNT], most[SPB_LANE_COUNT];
-    struct worker
-        *idle[CREW_COUNT]; /* who began to wait last is woken first: its caches are warm */
+    /* Who began to wait last is woken first: its caches are warm. */
+    struct worker *idle[CREW_COUNT];
     bool ending;
     size_t count;
     struct worker workers[WORKERS_MAX + BACKGROUND_MAX];
