@@ -14,16 +14,21 @@
 
 /* ---- The table ---------------------------------------------------------------------------- */
 
-static spb_status take_data_dir(struct spb_options *options, const char *text,
-                                struct spb_error *err)
+static spb_status take_path(char path[SPB_PATH_SIZE], const char *text, struct spb_error *err)
 {
     size_t n = strlen(text);
 
-    if (n == 0 || n >= sizeof(options->data_dir))
-        return spb_fail(err, SPB_INVALID, "found a path of %zu bytes, expected 1 to %zu", n,
-                        sizeof(options->data_dir) - 1);
-    memcpy(options->data_dir, text, n + 1);
+    if (n == 0 || n >= SPB_PATH_SIZE)
+        return spb_fail(err, SPB_INVALID, "found a path of %zu bytes, expected 1 to %d", n,
+                        SPB_PATH_SIZE - 1);
+    memcpy(path, text, n + 1);
     return spb_ok();
+}
+
+static spb_status take_data_dir(struct spb_options *options, const char *text,
+                                struct spb_error *err)
+{
+    return take_path(options->data_dir, text, err);
 }
 
 static void show_data_dir(const struct spb_options *options, const char *name, FILE *out)
@@ -93,13 +98,7 @@ static spb_status take_folder(char path[SPB_PATH_SIZE], const char *text, struct
 /* As data_dir, which it may be in. */
 static spb_status take_run_dir(struct spb_options *options, const char *text, struct spb_error *err)
 {
-    size_t n = strlen(text);
-
-    if (n == 0 || n >= sizeof(options->run_dir))
-        return spb_fail(err, SPB_INVALID, "found %zu characters, expected a path of 1 to %zu", n,
-                        sizeof(options->run_dir) - 1);
-    memcpy(options->run_dir, text, n + 1);
-    return spb_ok();
+    return take_path(options->run_dir, text, err);
 }
 
 /* Its default depends on another option: nothing is said in its place. */
