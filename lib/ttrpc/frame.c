@@ -48,12 +48,17 @@ static bool is_large(const struct spb_ttrpc_parser *p, uint32_t size)
     return p->memory != NULL && size >= p->memory->least;
 }
 
+static void release(struct spb_ttrpc_parser *p)
+{
+    if (is_large(p, p->data_size))
+        p->memory->give(p->memory, p->data);
+    else
+        free(p->data);
+}
+
 void spb_ttrpc_parser_done(struct spb_ttrpc_parser *parser)
 {
-    if (is_large(parser, parser->data_size))
-        parser->memory->give(parser->memory, parser->data);
-    else
-        free(parser->data);
+    release(parser);
     parser->data = NULL;
     parser->data_size = parser->data_used = 0;
 }
@@ -152,22 +157,16 @@ static enum spb_ttrpc_event take_head(struct spb_ttrpc_parser *p, struct spb_rea
 /* Makes the buffer one of that size, or larger, with what is in it. */
 static bool resize(struct spb_ttrpc_parser *p, uint32_t size)
 {
-    uint8_t *sized = NULL;
+    bool large = is_large(p, size);
+    /* It only grows: what will not be a large one was none. */
+    uint8_t *sized = large ? p->memory->take(p->memory, &size) : realloc(p->data, size);
 
-    if (!is_large(p, size)) {
-        sized = realloc(p->data, size); /* it only grows: it was not a large one */
-    } else {
-        uint32_t used = p->data_used;
-        sized = p->memory->take(p->memory, &size);
-        if (sized != NULL && used > 0)
-            memcpy(sized, p->data, used);
-        if (sized != NULL) {
-            spb_ttrpc_parser_done(p);
-            p->data_used = used;
-        }
-    }
     if (sized == NULL)
         return false;
+    if (large && p->data_used > 0)
+        memcpy(sized, p->data, p->data_used);
+    if (large)
+        release(p);
     p->data = sized;
     p->data_size = size;
     return true;
