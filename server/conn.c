@@ -22,6 +22,7 @@
 #include "waits.h"
 
 #define BACKLOG_NS (SPB_NS_PER_MS / 4) /* a turn and backlog, and at least one visit */
+#define HEAVY_NS (SPB_NS_PER_MS / 10)  /* visits that take longer make a peer heavy */
 #define VISIT_WEIGHT 4                 /* one in so many counts the last visit */
 #define VISIT_MAX_NS SPB_NS_PER_MS     /* more may be the scheduler's doing */
 #define LARGE_BYTES (32u * 1024)       /* of a frame still to come */
@@ -152,7 +153,7 @@ enum spb_weight spb_conn_weight(const struct spb_conn *conn)
 {
     bool large = spb_ttrpc_parser_left(&conn->parser) >= LARGE_BYTES;
 
-    return large || conn->visit_ns > SPB_HEAVY_NS ? SPB_HEAVY : SPB_LIGHT;
+    return large || conn->visit_ns > HEAVY_NS ? SPB_HEAVY : SPB_LIGHT;
 }
 
 void spb_conn_weigh(struct spb_conn *conn, int64_t took_ns)
@@ -405,7 +406,7 @@ void spb_conns_adopt(struct spb_conns *conns, int fd, const struct spb_principal
     conn->parser.memory = &conns->frames;
     conn->last_call_ns = spb_loop_now_ns(conns->daemon->loop);
     conn->frame_start_ns = conn->last_call_ns;
-    conn->visit_ns = SPB_HEAVY_NS * 2;
+    conn->visit_ns = HEAVY_NS * 2;
     spb_conn_assign_events(conn, spb_loop_base(conns->daemon->loop));
     spb_conn_watch(conn, true, false);
     spb_metrics_count(conns->metrics, SPB_COUNT_CONNECTIONS, 1);

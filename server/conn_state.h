@@ -33,7 +33,6 @@ enum spb_weight {
     SPB_HEAVY,
 };
 #define SPB_WEIGHTS 2
-#define SPB_HEAVY_NS (SPB_NS_PER_MS / 10)
 
 /* Connections that have more to read or to parse, each once. */
 struct spb_backlog {
