@@ -17,7 +17,8 @@
  * is alone and finds out from the file what the WAL holds. Until then nothing is copied, so that
  * the WAL is there for the next start.
  *
- * After an unclean end the database is checked, for as long as a start may be held up by that.
+ * At a start the database is checked, for as long as that may hold it up; later only where a WAL is
+ * left.
  */
 #include "audit/connect.h"
 
