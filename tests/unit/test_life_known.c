@@ -107,27 +107,26 @@ Test(life, adopted_one_that_is_killed)
     is(&b, SPB_LIFE_CRASHED, SPB_ENDING_CRASHED);
 }
 
-Test(life, one_that_is_gone)
+/* What one becomes whose QEMU is not there any more. */
+static struct bench gone(enum spb_life_restart restart, enum spb_life_state state, bool wants_run)
 {
-    struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
+    struct bench b = known(restart, state, wants_run);
 
     DOES(tell(&b, SPB_LIFE_GONE, NULL), SPB_DO_RELEASE);
     (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    return b;
+}
+
+Test(life, one_that_is_gone)
+{
+    struct bench b = gone(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
+
     is(&b, SPB_LIFE_LOST, SPB_ENDING_LOST);
-
-    b = known(SPB_LIFE_RESTART_ON_FAILURE, SPB_LIFE_RUNNING, true);
-    (void)tell(&b, SPB_LIFE_GONE, NULL);
-    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    b = gone(SPB_LIFE_RESTART_ON_FAILURE, SPB_LIFE_RUNNING, true);
     is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_LOST);
-
-    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
-    (void)tell(&b, SPB_LIFE_GONE, NULL);
-    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    b = gone(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
     is(&b, SPB_LIFE_STOPPED, SPB_ENDING_LOST);
-
-    b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_STARTING, true);
-    (void)tell(&b, SPB_LIFE_GONE, NULL);
-    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    b = gone(SPB_LIFE_RESTART_NEVER, SPB_LIFE_STARTING, true);
     is(&b, SPB_LIFE_CRASHED, SPB_ENDING_NOT_STARTED);
 }
 
