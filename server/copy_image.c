@@ -15,13 +15,18 @@
 
 static spb_status fail_taken(uint16_t tenant, const char *name, struct spb_error *err)
 {
-    return spb_fail(err, SPB_EXISTS, "image %u/%s exists", (unsigned)tenant, name);
+    return spb_fail(err, SPB_EXISTS, "image %u/%s exists, or is being made", (unsigned)tenant,
+                    name);
+}
+
+static bool is_there(const char *path)
+{
+    return access(path, F_OK) == 0;
 }
 
 spb_status spb_image_name_is_free(struct spb_daemon *daemon, uint16_t tenant, const char *name,
                                   struct spb_error *err)
 {
-    char *path = NULL;
     struct spb_image *image = spb_registry_find(daemon->registry, tenant, name, strlen(name));
 
     /* One that is being deleted, or renamed, has the name until that is recorded. */
@@ -29,12 +34,24 @@ spb_status spb_image_name_is_free(struct spb_daemon *daemon, uint16_t tenant, co
         spb_image_unref(image);
         return fail_taken(tenant, name, err);
     }
-    path = spb_image_path(daemon, tenant, name);
+    char *path = spb_image_path(daemon, tenant, name);
     if (path == NULL)
         return spb_fail_memory(err, "looking for an image");
-    bool there = access(path, F_OK) == 0;
+    bool there = is_there(path);
     free(path);
     return there ? fail_taken(tenant, name, err) : spb_ok();
+}
+
+spb_status spb_image_claim_name(struct spb_image *image, struct spb_error *err)
+{
+    struct spb_registry *registry = image->daemon->registry;
+
+    if (!spb_registry_reserve(registry, image))
+        return fail_taken(image->tenant, image->name, err);
+    if (!is_there(image->path))
+        return spb_ok();
+    spb_registry_unreserve(registry, image);
+    return fail_taken(image->tenant, image->name, err);
 }
 
 /* ---- Files -------------------------------------------------------------------------------- */
@@ -102,7 +119,7 @@ spb_status spb_image_foresee(struct spb_daemon *daemon, uint16_t tenant, const c
     return spb_ok();
 }
 
-spb_status spb_image_claim(struct spb_image *image, struct spb_error *err)
+spb_status spb_image_claim_uuid(struct spb_image *image, struct spb_error *err)
 {
     char other[SPB_IMAGE_TEXT_SIZE];
 
@@ -114,6 +131,7 @@ spb_status spb_image_claim(struct spb_image *image, struct spb_error *err)
 
 void spb_image_unclaim(struct spb_image *image)
 {
+    spb_registry_unreserve(image->daemon->registry, image);
     spb_registry_unclaim(image->daemon->registry, image);
 }
 

@@ -11,7 +11,7 @@
 
 struct spb_image;
 
-/* SPB_EXISTS where an image of that name is served or its file is there. */
+/* SPB_EXISTS where an image of that name is served or its file is there; so far as is seen now. */
 SPB_MUST_USE spb_status spb_image_name_is_free(struct spb_daemon *daemon, uint16_t tenant,
                                                const char *name, struct spb_error *err);
 /* What a file shows that is to be an image. SPB_BAD_*: it is none. text names it in errors. */
@@ -33,14 +33,18 @@ SPB_MUST_USE spb_status spb_image_reidentify(const char *path, uint16_t tenant,
 SPB_MUST_USE spb_status spb_image_foresee(struct spb_daemon *daemon, uint16_t tenant,
                                           const char *name, const struct spb_image_look *look,
                                           struct spb_image **image, struct spb_error *err);
-/* The uuid that it foresees is its own within the tenant from now on, until it is given up or the
- * image is deleted; or SPB_EXISTS. */
-SPB_MUST_USE spb_status spb_image_claim(struct spb_image *image, struct spb_error *err);
+/*
+ * Its name, and the uuid that it foresees, are its own within the tenant from now on, until they
+ * are given up or the image is deleted; or SPB_EXISTS. The name comes first of all that is done:
+ * else another image could come and go under it meanwhile.
+ */
+SPB_MUST_USE spb_status spb_image_claim_name(struct spb_image *image, struct spb_error *err);
+SPB_MUST_USE spb_status spb_image_claim_uuid(struct spb_image *image, struct spb_error *err);
 void spb_image_unclaim(struct spb_image *image);
 /*
- * Gives the file the image's name, opens the image and lets it be found. *named: the file has its
- * name; where that could not be made durable, or the image cannot be found, that is an error all
- * the same.
+ * Gives the file the image's name, which is claimed, opens the image and lets it be found. *named:
+ * the file has its name; where that could not be made durable, or the image cannot be found, that
+ * is an error all the same.
  */
 SPB_MUST_USE spb_status spb_image_publish(struct spb_image *image, const char *from, bool *named,
                                           struct spb_error *err);

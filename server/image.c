@@ -78,6 +78,7 @@ void spb_image_unref(struct spb_image *image)
     if (atomic_fetch_sub_explicit(&image->refs, 1, memory_order_acq_rel) != 1)
         return;
     spb_image_close(image);
+    spb_registry_unreserve(image->daemon->registry, image);
     spb_registry_unclaim(image->daemon->registry, image);
     spb_scrub_point_done(image);
     spb_follow_point_done(&image->follow);

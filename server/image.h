@@ -37,7 +37,8 @@ enum spb_image_state {
 
 struct spb_image {
     struct spb_daemon *daemon;
-    struct spb_image *next_in_bucket; /* the registry's, as the next two */
+    struct spb_image *next_in_bucket; /* the registry's, as the next four */
+    struct spb_image *next_reserving;
     struct spb_image *next_claim;
     bool has_claim; /* on a uuid that no other image may have then */
     uint8_t claim[SPB_UUID_SIZE];

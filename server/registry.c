@@ -20,6 +20,7 @@ struct spb_registry {
     size_t bucket_count;       /* a power of two */
     struct spb_image **sorted; /* by tenant, then name; each holds a reference */
     size_t count, room;
+    struct spb_image *reserving;             /* those that have a name set aside: a few at a time */
     struct spb_image *claims[CLAIM_BUCKETS]; /* by uuid; they need not be in the lists above */
 };
 
@@ -120,6 +121,48 @@ struct spb_image *spb_registry_find(struct spb_registry *registry, uint16_t tena
     return image;
 }
 
+/* ---- Names -------------------------------------------------------------------------------- */
+
+static bool is_reserved(const struct spb_registry *registry, const struct spb_image *image)
+{
+    const struct spb_image *other = registry->reserving;
+
+    while (other != NULL && order(image->tenant, image->name, other) != 0)
+        other = other->next_reserving;
+    return other != NULL;
+}
+
+bool spb_registry_reserve(struct spb_registry *registry, struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&registry->lock);
+    bool free_to_take =
+        find_locked(registry, image->tenant, image->name, strlen(image->name)) == NULL &&
+        !is_reserved(registry, image);
+    if (free_to_take) {
+        image->next_reserving = registry->reserving;
+        registry->reserving = image;
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+    return free_to_take;
+}
+
+static void unreserve(struct spb_registry *registry, const struct spb_image *image)
+{
+    struct spb_image **place = &registry->reserving;
+
+    while (*place != NULL && *place != image)
+        place = &(*place)->next_reserving;
+    if (*place != NULL)
+        *place = image->next_reserving;
+}
+
+void spb_registry_unreserve(struct spb_registry *registry, struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&registry->lock);
+    unreserve(registry, image);
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
 /* ---- Changes ------------------------------------------------------------------------------ */
 
 static void link_image(struct spb_registry *registry, struct spb_image *image)
@@ -192,13 +235,10 @@ spb_status spb_registry_add(struct spb_registry *registry, struct spb_image *ima
                             struct spb_error *err)
 {
     (void)pthread_mutex_lock(&registry->lock);
-    struct spb_image *old = find_locked(registry, image->tenant, image->name, strlen(image->name));
-    if (old != NULL)
-        (void)take_out(registry, old);
+    SPB_ASSERT(find_locked(registry, image->tenant, image->name, strlen(image->name)) == NULL);
+    unreserve(registry, image);
     bool added = put_in(registry, image);
     (void)pthread_mutex_unlock(&registry->lock);
-    if (old != NULL)
-        spb_image_unref(old);
     return added ? spb_ok() : spb_fail_memory(err, "registering an image");
 }
 

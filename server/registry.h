@@ -28,8 +28,15 @@ SPB_MUST_USE spb_status spb_registry_scan(struct spb_daemon *daemon, struct spb_
 struct spb_image *spb_registry_find(struct spb_registry *registry, uint16_t tenant,
                                     const void *name, size_t name_len);
 
-/* Adds it (the registry takes a reference of its own), in the place of a deleted one of that name.
+/*
+ * Sets the image's name aside for it, before anything of it is made: until it is added, or gives
+ * the name up. False where another image has the name, is still to give it up, or is being made
+ * under it.
  */
+SPB_MUST_USE bool spb_registry_reserve(struct spb_registry *registry, struct spb_image *image);
+void spb_registry_unreserve(struct spb_registry *registry, struct spb_image *image);
+
+/* Adds it: the registry takes a reference of its own. No other has its name. */
 SPB_MUST_USE spb_status spb_registry_add(struct spb_registry *registry, struct spb_image *image,
                                          struct spb_error *err);
 /* Removes just this one; none if another has its place. */

@@ -111,10 +111,10 @@ static spb_status begin_clone(struct cloning *cloning, struct spb_error *err)
     struct spb_act_detail detail = {.kind = SPB_ACT_IMAGE_CLONE, .tenant = cloning->tenant};
     char object[TEXT_SIZE], after[sizeof("a copy of ") + TEXT_SIZE];
 
-    SPB_TRY(spb_image_name_is_free(call->daemon, cloning->tenant, cloning->name, err));
     SPB_TRY(name_temporary(cloning, err));
     SPB_TRY(foresee_clone(cloning, err));
-    SPB_TRY(spb_image_claim(cloning->image, err));
+    SPB_TRY(spb_image_claim_name(cloning->image, err));
+    SPB_TRY(spb_image_claim_uuid(cloning->image, err));
     if (!set_clone_reply(cloning))
         return spb_fail_memory(err, "cloning an image");
     memcpy(detail.name, cloning->name, sizeof(detail.name));
@@ -258,9 +258,9 @@ static spb_status begin_rename(struct renaming *renaming, struct spb_error *err)
         .kind = SPB_ACT_IMAGE_RENAME, .tenant = from->tenant, .sector_size = from->sector_size};
     char object[TEXT_SIZE];
 
-    SPB_TRY(spb_image_name_is_free(from->daemon, from->tenant, renaming->name, err));
     SPB_TRY(
         spb_image_foresee(from->daemon, from->tenant, renaming->name, &look, &renaming->to, err));
+    SPB_TRY(spb_image_claim_name(renaming->to, err));
     if (!set_rename_reply(renaming))
         return spb_fail_memory(err, "renaming an image");
     memcpy(detail.name, from->name, sizeof(detail.name));
@@ -356,7 +356,7 @@ static void rename_image(struct spb_call *call)
     if (!spb_is_ok(status) && status.code != SPB_ACT_REFUSED)
         spb_call_set_error(call, &err);
     if (renaming.to != NULL)
-        spb_image_unref(renaming.to);
+        spb_image_unref(renaming.to); /* gives the name up where it has not taken it */
 }
 
 static bool rename_alone(struct spb_call *call)

@@ -16,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "copy_image.h"
 #include "daemon.h"
 #include "dispatch.h"
 #include "image.h"
@@ -190,18 +191,6 @@ static void end_created(struct spb_call *call)
     spb_intent_end(call, SPB_OUTCOME_DONE);
 }
 
-static bool is_taken(struct spb_call *call)
-{
-    struct spb_image *there = spb_registry_find(call->daemon->registry, call->image->tenant,
-                                                call->image->name, strlen(call->image->name));
-
-    if (there == NULL)
-        return false;
-    spb_image_unref(there);
-    spb_call_set_fault(call, PB_REASON(ALREADY_EXISTS), "image %s exists", call->image_text);
-    return true;
-}
-
 /* Two images of one uuid cannot be told apart. */
 static bool uuid_is_taken(struct spb_call *call, const uint8_t uuid[SPB_UUID_SIZE])
 {
@@ -211,6 +200,39 @@ static bool uuid_is_taken(struct spb_call *call, const uint8_t uuid[SPB_UUID_SIZ
         return false;
     spb_call_set_fault(call, PB_REASON(ALREADY_EXISTS), "image %s has that uuid", other);
     return true;
+}
+
+/* What it will be called is its own from now on. */
+static bool claim(struct spb_call *call, const struct spb_format_options *options)
+{
+    struct spb_error err;
+
+    if (spb_is_ok(spb_image_claim_name(call->image, &err)))
+        return !uuid_is_taken(call, options->uuid);
+    spb_call_set_error(call, &err);
+    return false;
+}
+
+/* With the name claimed. */
+static bool carry_out_create(struct spb_call *call, const struct spb_format_options *options)
+{
+    struct spb_error err;
+
+    set_created(call, options);
+    if (call->payload == NULL)
+        return false;
+    if (!spb_is_ok(begin_create(call, options, &err))) {
+        spb_intent_set_refusal(call, &err);
+        return false;
+    }
+    spb_status status = spb_make_tenant_folder(call->daemon, options->tenant_id, &err);
+    if (spb_is_ok(status))
+        status = spb_image_create(call->image->path, options, false, &err);
+    if (spb_is_ok(status))
+        end_created(call);
+    else
+        end_failed(call, options, &err);
+    return spb_is_ok(status);
 }
 
 static void create(struct spb_call *call)
@@ -227,22 +249,8 @@ static void create(struct spb_call *call)
         spb_call_set_error(call, &err);
         return;
     }
-    if (is_taken(call) || uuid_is_taken(call, options.uuid))
-        return;
-    set_created(call, &options);
-    if (call->payload == NULL)
-        return;
-    if (!spb_is_ok(begin_create(call, &options, &err))) {
-        spb_intent_set_refusal(call, &err);
-        return;
-    }
-    spb_status status = spb_make_tenant_folder(call->daemon, options.tenant_id, &err);
-    if (spb_is_ok(status))
-        status = spb_image_create(call->image->path, &options, false, &err);
-    if (spb_is_ok(status))
-        end_created(call);
-    else
-        end_failed(call, &options, &err);
+    if (!claim(call, &options) || !carry_out_create(call, &options))
+        spb_image_unclaim(call->image);
 }
 
 static void run_create(struct spb_task *task)

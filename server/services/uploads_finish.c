@@ -181,7 +181,7 @@ static spb_status claim_uuid(struct importing *importing, struct spb_error *err)
 {
     struct spb_error taken;
 
-    if (spb_is_ok(spb_image_claim(importing->image, &taken)))
+    if (spb_is_ok(spb_image_claim_uuid(importing->image, &taken)))
         return spb_ok();
     return spb_fail(err, SPB_EXISTS, "%.300s: start the upload with new_identity", taken.text);
 }
@@ -195,9 +195,9 @@ static spb_status begin_import(struct importing *importing, struct spb_error *er
                                     .new_identity = row->new_identity,
                                     .sector_size = importing->look.sector_size};
 
-    SPB_TRY(spb_image_name_is_free(call->daemon, row->tenant, row->image, err));
     SPB_TRY(spb_image_foresee(call->daemon, row->tenant, row->image, &importing->look,
                               &importing->image, err));
+    SPB_TRY(spb_image_claim_name(importing->image, err));
     SPB_TRY(claim_uuid(importing, err));
     if (!set_import_reply(importing))
         return spb_fail_memory(err, "taking in an image");

@@ -46,6 +46,63 @@ class Names(test_copies.Images):
         self.assertEqual((there, self.rows("image_rows")), (files, len(files)))
 
 
+class Made(Names):
+    """A name is taken from the moment on that something of the image is made."""
+
+    def creation(self, name="n"):
+        return self.c.ask("Images", "Create", {"image": name, "total_blocks": 64})
+
+    @staticmethod
+    def finish(upload):
+        return upload.ask("Finish", crc32c=crc32c(upload.data))
+
+    def nobody_else_takes_it(self):
+        upload = Upload.image(self.c, image_file(self.dir / "w.img", blocks=64, size=512), "n",
+                              new_identity=True)
+        upload.send()
+        for reply in (self.creation(), self.rename("b", "n"), self.finish(upload),
+                      self.c.ask("Images", "Clone", {"image": "b", "to": {"name": b"n"}})):
+            self.assertEqual(reply.code, rpc.EXISTS, reply)
+            self.assertIn("1/n exists, or is being made", reply.message)
+        return upload
+
+    def meanwhile(self, path, service, method, fields):
+        """Done while the call that makes n waits for the disk."""
+        hold = self.faults.hold("flush", path)
+        other = self.connect(self.d)
+        making = other.start(service, method, fields)
+        hold.wait()
+        upload = self.nobody_else_takes_it()
+        hold.release()
+        self.assertEqual(other.wait(making).code, rpc.OK)
+        self.assertEqual(self.finish(upload).code, rpc.EXISTS)
+        self.c.call("Images", "Delete", image="n")
+        self.assertEqual(self.finish(upload).code, rpc.OK)
+        self.tied()
+
+    def test_created(self):
+        self.meanwhile("images/1/.n.img.tmp-", "Images", "Create",
+                       {"image": "n", "total_blocks": 64})
+
+    def test_cloned(self):
+        self.meanwhile("images/1/.n.img.tmp-", "Images", "Clone",
+                       {"image": "b", "to": {"name": b"n"}})
+
+    def test_free_again_where_it_failed(self):
+        own = uuid.uuid4().bytes
+        for number in (errno.EIO, errno.ENOSPC):
+            self.faults.fail("flush", "images/1/.n.img.tmp-", number)
+            for _ in range(20):
+                reply = self.c.ask("Images", "Create",
+                                   {"image": "n", "total_blocks": 64, "uuid": own})
+                self.assertNotIn(reply.code, (rpc.OK, rpc.EXISTS), reply)
+                reply = self.c.ask("Images", "Clone", {"image": "b", "to": {"name": b"n"}})
+                self.assertNotIn(reply.code, (rpc.OK, rpc.EXISTS), reply)
+            self.faults.clear()
+        self.assertEqual(self.creation().code, rpc.OK)
+        self.tied()
+
+
 class Deleted(Names):
     def test_keeps_its_name_until_that_is_recorded(self):
         hold = self.faults.hold("flush", "audit.db", skip=1)
