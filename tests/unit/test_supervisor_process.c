@@ -170,6 +170,29 @@ Test(supervisor_process, a_child_starts_from_nothing)
     cr_expect_not_null(strstr(out, "SigIgn:\t0000000000001000\n"), "only SIGPIPE: %s", out);
 }
 
+/* What a child of a process with this oom_score_adj has. */
+static const char *oom_score_below(const char *adjustment)
+{
+    char script[256];
+
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY);
+    cr_assert_geq(fd, 0);
+    bool may_set = write(fd, adjustment, strlen(adjustment)) == (ssize_t)strlen(adjustment);
+    close(fd);
+    if (!may_set)
+        cr_skip_test("only root may spare itself");
+    snprintf(script, sizeof(script), "cat /proc/self/oom_score_adj >%s/score", folder);
+    struct spb_process process = start_script(script, plain);
+    cr_assert_eq(await_end(&process), 0);
+    return read_text("score");
+}
+
+Test(supervisor_process, a_child_is_not_spared_where_memory_runs_out)
+{
+    cr_expect_str_eq(oom_score_below("-200"), "0\n");
+    cr_expect_str_eq(oom_score_below("300"), "300\n", "what makes it the first to go stays");
+}
+
 Test(supervisor_process, the_folder_is_the_root)
 {
     char script[256];

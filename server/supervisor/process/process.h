@@ -35,11 +35,11 @@ struct spb_spawn {
 /*
  * Starts a program as leader of a session of its own, with descriptors 0, 1 and 2 alone, default
  * signal handling but SIGPIPE, which is ignored, an empty signal mask, umask 077, no core dumps,
- * and an environment of PATH and LC_ALL only. Returns once it has been executed: failures before
- * that are told here (SPB_NOT_FOUND: no such program; SPB_UNSUPPORTED: it cannot be executed;
- * SPB_IO, SPB_LIMIT: the step and its errno) and leave no child behind. Blocks for that, some
- * milliseconds. Any thread; but dies_with_caller is about the thread, not the process: call it on
- * one that lives as long as the daemon.
+ * no oom_score_adj below 0, and an environment of PATH and LC_ALL only. Returns once it has been
+ * executed: failures before that are told here (SPB_NOT_FOUND: no such program; SPB_UNSUPPORTED: it
+ * cannot be executed; SPB_IO, SPB_LIMIT: the step and its errno) and leave no child behind. Blocks
+ * for that, some milliseconds. Any thread; but dies_with_caller is about the thread, not the
+ * process: call it on one that lives as long as the daemon.
  */
 SPB_MUST_USE spb_status spb_process_spawn(const struct spb_spawn *spawn,
                                           struct spb_process *process, struct spb_error *err);

@@ -87,6 +87,20 @@ static void enter_cgroup(const struct plan *plan)
         give_up(plan, STEP_CGROUP);
 }
 
+/* Where memory runs out the daemon may be spared more than others are; what it starts is not.
+ * Nothing depends on that: a failure is none of the child's. */
+static void give_up_protection(void)
+{
+    char sign = '0';
+    int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    if (read(fd, &sign, 1) == 1 && sign == '-')
+        (void)!pwrite(fd, "0", 1, 0);
+    (void)close(fd);
+}
+
 static void set_limits(const struct plan *plan)
 {
     struct rlimit none = {0, 0};
@@ -117,6 +131,7 @@ static _Noreturn void run_child(const struct plan *plan)
         bind_to_parent(plan);
     enter_cgroup(plan);
     set_limits(plan);
+    give_up_protection();
     give_files(plan);
     if (chdir("/") < 0)
         give_up(plan, STEP_FILES);
