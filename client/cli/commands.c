@@ -102,7 +102,10 @@ const struct cli_command cli_commands[] = {
                 "  spaceblock image scrub demo --status --json",
      .run = cli_run_image_scrub},
     {FAMILY("image", "delete", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
-     .writes = true, .summary = "delete an image and all that it holds",
+     .writes = true, .options = B(CLI_OPT_UUID), .summary = "delete an image and all that it holds",
+     .details = "With --uuid only where the file's superblock says so. An image whose file is not "
+                "the one that the daemon's registry knows needs it: the file may be another "
+                "image's.",
      .example = "  spaceblock image delete demo", .run = cli_run_image_delete},
     {FAMILY("image", "reopen", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_NAMED_IMAGE,
      .writes = true, .options = B(CLI_OPT_ACCEPT_IDENTITY),

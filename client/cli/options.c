@@ -31,8 +31,8 @@ const struct cli_option cli_options[CLI_OPT_COUNT] = {
     [CLI_OPT_ALL_TENANTS] = {"--all-tenants", NULL, CLI_VALUE_NONE, false, 0, 0,
                              "images of every tenant, for administrators"},
     [CLI_OPT_UUID] = {"--uuid", "U", CLI_VALUE_UUID, false, 0, 0,
-                      "identity of the new image, 32 hex digits, hyphens allowed; random by "
-                      "default"},
+                      "identity, 32 hex digits, hyphens allowed: of the new image, random by "
+                      "default; of the one that is to be deleted"},
     [CLI_OPT_EPOCH] = {"--epoch", "E", CLI_VALUE_TIME, false, 0, 0,
                        "the time from which the new image counts its events, as --time; now by "
                        "default"},

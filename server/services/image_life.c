@@ -315,12 +315,23 @@ static bool may_delete(struct spb_call *call)
     return !gone && !in_use;
 }
 
+bool spb_images_delete_gate(struct spb_call *call)
+{
+    const PB_DeleteImageRequest *request = (const void *)call->request;
+
+    if (request->uuid.len == 0 || request->uuid.len == SPB_UUID_SIZE)
+        return true;
+    spb_call_set_bad_field(call, "uuid", "found %zu bytes, expected %u or none", request->uuid.len,
+                           SPB_UUID_SIZE);
+    return false;
+}
+
 /* What is deleted is what was served: not a file that has taken its place. */
-static bool is_the_file(struct spb_call *call)
+static bool is_served_file(struct spb_call *call)
 {
     struct spb_image *image = call->image;
 
-    if (image->volume == NULL || spb_device_file_is_current(spb_volume_device(image->volume)) ||
+    if (spb_device_file_is_current(spb_volume_device(image->volume)) ||
         access(image->path, F_OK) != 0)
         return true;
     spb_call_set_fault(call, PB_REASON(WRONG_STATE),
@@ -329,7 +340,69 @@ static bool is_the_file(struct spb_call *call)
     return false;
 }
 
-static spb_status begin_delete(struct spb_call *call, struct spb_error *err)
+/* Whose uuid the file has. Of one that is not served, as far as it tells; what cannot be read is
+ * what the registry knows under that name. */
+static void find_uuid(const struct spb_image *image, uint8_t found[SPB_UUID_SIZE])
+{
+    struct spb_error err;
+    bool there = false;
+
+    memcpy(found, image->superblock.uuid, SPB_UUID_SIZE);
+    if (image->volume != NULL)
+        return;
+    uint8_t uuid[SPB_UUID_SIZE];
+    if (spb_is_ok(spb_settle_look(image->path, &there, uuid, &err)) && there &&
+        !spb_bytes_are_zero(uuid, SPB_UUID_SIZE))
+        memcpy(found, uuid, SPB_UUID_SIZE);
+}
+
+static bool fail_other(struct spb_call *call, const uint8_t found[SPB_UUID_SIZE],
+                       const uint8_t expected[SPB_UUID_SIZE], bool was_asked)
+{
+    char shown[SPB_UUID_TEXT_SIZE], known[SPB_UUID_TEXT_SIZE];
+
+    spb_uuid_write(found, shown);
+    spb_uuid_write(expected, known);
+    spb_call_set_fault(call, PB_REASON(WRONG_STATE),
+                       "nothing was deleted: the file of image %s has uuid %s, %s %s%s",
+                       call->image_text, shown, was_asked ? "expected" : "the registry knows",
+                       known, was_asked ? "" : "; to delete that file all the same, name its uuid");
+    return false;
+}
+
+/* An image that is not the registry's may be another's, in the wrong place: it goes only by the
+ * name that is its own. */
+static bool is_the_file(struct spb_call *call, uint8_t found[SPB_UUID_SIZE])
+{
+    const PB_DeleteImageRequest *request = (const void *)call->request;
+    const struct spb_image *image = call->image;
+
+    if (image->volume != NULL && !is_served_file(call))
+        return false;
+    find_uuid(image, found);
+    if (request->uuid.len != 0)
+        return memcmp(found, request->uuid.data, SPB_UUID_SIZE) == 0 ||
+               fail_other(call, found, request->uuid.data, true);
+    return image->row.id == 0 || image->volume != NULL ||
+           memcmp(found, image->row.uuid, SPB_UUID_SIZE) == 0 ||
+           fail_other(call, found, image->row.uuid, false);
+}
+
+static void describe_before(const struct spb_image *image, const uint8_t found[SPB_UUID_SIZE],
+                            char before[TEXT_SIZE])
+{
+    char shown[SPB_UUID_TEXT_SIZE];
+
+    if (memcmp(found, image->superblock.uuid, SPB_UUID_SIZE) == 0) {
+        describe(found, image->superblock.total_blocks, image->sector_size, before);
+        return;
+    }
+    spb_uuid_write(found, shown);
+    (void)snprintf(before, TEXT_SIZE, "a file with uuid %s, in quarantine", shown);
+}
+
+static spb_status begin_delete(struct spb_call *call, const uint8_t found[SPB_UUID_SIZE],
+                               struct spb_error *err)
 {
     struct spb_image *image = call->image;
     char object[TEXT_SIZE], before[TEXT_SIZE];
@@ -337,15 +410,15 @@ static spb_status begin_delete(struct spb_call *call, struct spb_error *err)
         .kind = SPB_GROUP_IMAGE_LIFE,
         .tenant = image->tenant,
         .image_name = image->name,
-        .detail = image->superblock.uuid,
-        .detail_size = sizeof(image->superblock.uuid),
+        .detail = found,
+        .detail_size = SPB_UUID_SIZE,
         .object = object,
         .before = before,
         .after = "absent",
     };
 
     name_object(call, object);
-    describe(image->superblock.uuid, image->superblock.total_blocks, image->sector_size, before);
+    describe_before(image, found, before);
     return spb_intent_begin(call, &act, err);
 }
 
@@ -411,16 +484,17 @@ static bool delete_alone(struct spb_call *call)
 {
     PB_DeleteImageResponse reply = SPACEBLOCK__V1__DELETE_IMAGE_RESPONSE__INIT;
     struct spb_image *image = call->image;
+    uint8_t found[SPB_UUID_SIZE];
     struct spb_error err;
 
-    if (spb_call_is_late(call, spb_now_ns()) || !may_delete(call) || !is_the_file(call))
+    if (spb_call_is_late(call, spb_now_ns()) || !may_delete(call) || !is_the_file(call, found))
         return true;
     spb_call_set_reply(call, &reply.base);
     if (call->payload == NULL)
         return true;
     spb_status status = spb_audit_flush(call->daemon->audit, &err);
     if (spb_is_ok(status))
-        status = begin_delete(call, &err);
+        status = begin_delete(call, found, &err);
     if (!spb_is_ok(status)) {
         spb_intent_set_refusal(call, &err);
         return true;

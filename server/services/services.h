@@ -56,6 +56,7 @@ void spb_images_inspect(struct spb_call *call);
 void spb_images_check(struct spb_call *call);
 void spb_images_defrag(struct spb_call *call);
 void spb_images_reopen(struct spb_call *call);
+bool spb_images_delete_gate(struct spb_call *call);
 void spb_images_delete(struct spb_call *call);
 bool spb_images_clone_gate(struct spb_call *call);
 bool spb_images_rename_gate(struct spb_call *call);

@@ -6,6 +6,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import uuid
 
 import harness
 import rpc
@@ -13,6 +14,7 @@ from faults import Faults
 
 ROOT = pathlib.Path(os.environ.get("SPB_SOURCE_DIR", pathlib.Path(__file__).parents[2]))
 READY, READ_ONLY, DAMAGED, UNAVAILABLE, QUARANTINED = range(1, 6)
+PENDING = 1  # an outcome
 
 
 class Registry(harness.Case):
@@ -211,11 +213,67 @@ class Quarantine(Registry):
         self.assertEqual(self.c.get("a", 1), b"known")
 
     def test_a_quarantined_image_can_be_deleted(self):
-        self.replaced("--blocks", 64)
-        self.c.call("Images", "Delete", image="a")
+        known, other = self.replaced("--blocks", 64)
+        found = bytes.fromhex(other["uuid"])
+        reply = self.refused(rpc.PRECONDITION, self.c, "Images", "Delete", {"image": "a"})
+        self.assertIn(other["uuid"], reply.message.replace("-", ""))
+        self.assertIn(known["uuid"].hex(), reply.message.replace("-", ""))
+        self.refused(rpc.PRECONDITION, self.c, "Images", "Delete",
+                     {"image": "a", "uuid": known["uuid"]})
+        self.refused(rpc.INVALID, self.c, "Images", "Delete", {"image": "a", "uuid": found[1:]})
+        self.assertTrue(self.path().exists())
+        self.c.call("Images", "Delete", image="a", uuid=found)
         self.assertFalse(self.path().exists())
+        record = [r for r in self.c.call("Audit", "List")["records"]
+                  if r["method"] == b"Images.Delete"][-1]
+        self.assertIn(other["uuid"], record["before"].decode().replace("-", ""))
         self.c.create("a", blocks=33)
         self.assertEqual(self.state(), (READY, ""))
+
+    def test_another_images_file_is_not_deleted(self):
+        """What lies under the name of one is the only file of another."""
+        self.c.create("b")
+        self.c.put("b", 1, b"of b")
+        endpoint = ["--endpoint", self.d.unix]
+        self.d.stop()
+        self.path().unlink()
+        self.path("b").rename(self.path())
+        self.restart()
+        self.assertEqual(self.state()[0], QUARANTINED)
+        said = harness.run_cli("image", "delete", "a", *endpoint, code=harness.FAILED).err
+        self.assertIn("name its uuid", said)
+        self.path().rename(self.path("b"))
+        self.c.call("Images", "Delete", image="a")
+        self.d.stop()
+        self.restart()
+        self.assertEqual(self.c.get("b", 1), b"of b")
+        shown = harness.run_cli("image", "show", "b", "--json", *endpoint).json
+        harness.run_cli("image", "delete", "b", "--uuid", "0" * 32, *endpoint, code=harness.FAILED)
+        harness.run_cli("image", "delete", "b", "--uuid", "?", *endpoint, code=harness.USAGE)
+        harness.run_cli("image", "delete", "b", "--uuid", shown["uuid"], *endpoint)
+        self.assertFalse(self.path("b").exists())
+
+    def test_deleting_what_is_in_quarantine_is_settled(self):
+        _, other = self.replaced("--blocks", 64)
+        request = {"image": "a", "uuid": bytes.fromhex(other["uuid"]),
+                   "request_id": str(uuid.uuid4())}
+        self.d.stop()
+        faults = Faults(self.dir)
+        self.addCleanup(faults.release_all)
+        self.d.env.update(faults.environment())
+        self.restart()
+        self.c.create("b")  # the WAL has begun: the next flush is that of the intent
+        self.eventually(lambda: not self.c.call("Audit", "List", outcome=PENDING)["records"],
+                        "an outcome is never written")
+        hold = faults.hold("flush", "audit.db")
+        self.c.start("Images", "Delete", request)
+        hold.wait()
+        self.d.kill9()
+        hold.release()
+        self.restart()
+        self.assertEqual(self.state()[0], QUARANTINED)
+        self.c.call("Images", "Delete", **request)
+        self.assertFalse(self.path().exists())
 
     def test_a_copy_beside_its_original(self):
         self.d.stop()
