@@ -337,12 +337,24 @@ static spb_status scan_all(struct scan *scan, struct spb_error *err)
     return status;
 }
 
+/* Somebody laid them there before the first start; or what was known has gone, and who repeats a
+ * call from then is to be watched. */
+static void tell_of_new_registry(const struct scan *scan)
+{
+    if (scan->row_count > 0 || scan->fresh_count == 0)
+        return;
+    spb_log(&scan->daemon->log, SPB_LOG_WARN, "registry-is-new",
+            SPB_NUMBER("images", scan->fresh_count),
+            SPB_TEXT("reason", "audit.db knew of no image: it is new, was empty, or was lost"));
+}
+
 static spb_status run(struct scan *scan, struct spb_error *err)
 {
     SPB_TRY(load_rows(scan, err));
     spb_status status = scan_all(scan, err);
     wait_until_opened(scan);
     SPB_TRY(status);
+    tell_of_new_registry(scan);
     for (size_t i = 0; i < scan->fresh_count && spb_is_ok(status); i++)
         status = start_opening(scan, scan->fresh[i], err);
     wait_until_opened(scan);

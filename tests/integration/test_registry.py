@@ -413,6 +413,21 @@ class Database(Registry):
         self.assertEqual(self.c.call("Params", "Get", image="a", id=7)["param"]["value"], b"kept")
         self.assertEqual(self.c.call("Images", "Check", image="a")["findings"], [])
 
+    def test_lost_or_emptied_it_is_told(self):
+        self.assertNotIn("registry-is-new", self.d.log())
+        for empty in (False, True):
+            self.stop()
+            told = self.d.log().count("registry-is-new images=1")
+            self.db.unlink()
+            if empty:
+                self.db.touch()
+            self.restart()
+            self.expect_all_there()
+            self.assertEqual(self.d.log().count("registry-is-new images=1"), told + 1)
+        self.stop()
+        self.restart()
+        self.assertEqual(self.d.log().count("registry-is-new"), 2)
+
     def test_lost_images_are_found(self):
         self.stop()
         self.db.unlink()
