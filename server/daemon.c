@@ -23,6 +23,7 @@
 #include "pool.h"
 #include "registry.h"
 #include "repeat.h"
+#include "reserve.h"
 #include "settle.h"
 #include "scrub.h"
 #include "stores.h"
@@ -96,11 +97,15 @@ static spb_status start_folder(struct spb_daemon *daemon, struct spb_error *err)
         return spb_fail_memory(err, "naming the data directory");
     SPB_TRY(make_folder(daemon->data_dir, err));
     SPB_TRY(lock_folder(daemon, err));
+    daemon->holds_folder = true;
+    spb_reserve_release(daemon->data_dir, &daemon->log);
     return make_folder(daemon->images_dir, err);
 }
 
 static void stop_folder(struct spb_daemon *daemon)
 {
+    if (daemon->holds_folder) /* the audit's WAL has gone, which may have taken all that was left */
+        spb_reserve_take(daemon->data_dir, &daemon->log);
     if (daemon->lock_fd >= 0)
         (void)close(daemon->lock_fd);
     free(daemon->images_dir);
@@ -378,6 +383,7 @@ spb_status spb_daemon_new(const struct spb_options *options, struct spb_daemon *
     }
     spb_log(&daemon->log, SPB_LOG_INFO, "started", SPB_TEXT("data_dir", daemon->data_dir),
             SPB_NUMBER("images", spb_registry_count(daemon->registry)));
+    spb_reserve_take(daemon->data_dir, &daemon->log);
     atomic_store(&daemon->serving, true);
     *out = daemon;
     return spb_ok();

@@ -44,6 +44,7 @@ struct spb_daemon {
     char *data_dir;             /* owned */
     char *images_dir;           /* owned; DATA_DIR/images */
     int lock_fd;                /* holds DATA_DIR/lock */
+    bool holds_folder;          /* the lock is ours */
     struct spb_audit *audit;
     struct spb_repeats *repeats;
     struct spb_registry *registry;

@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "audit/inside.h"
@@ -78,24 +79,51 @@ static spb_status check_place(const struct spb_audit *audit, struct spb_error *e
     return spb_ok();
 }
 
-/* Is there something to recover? A clean end leaves no WAL. */
-static bool has_wal(const char *path)
+/* In bytes; 0: none. */
+static uint64_t wal_size(const char *path)
 {
     char wal[4096];
     struct stat st;
 
     (void)snprintf(wal, sizeof wal, "%s-wal", path);
-    return stat(wal, &st) == 0 && st.st_size > 0;
+    return stat(wal, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* Is there something to recover? A clean end leaves no WAL. */
+static bool has_wal(const char *path)
+{
+    return wal_size(path) > 0;
+}
+
+/* All pages of the WAL may be new ones of the database. */
+static bool has_room_to_copy(const char *path)
+{
+    struct statvfs fs;
+
+    return statvfs(path, &fs) != 0 || (uint64_t)fs.f_bavail * fs.f_frsize >= wal_size(path);
 }
 
 /* ---- Recovering and checking -------------------------------------------------------------- */
 
+/*
+ * On a full disk the WAL, which is durable then, stays as it is: all can be read from it. Copying
+ * what still fits would take the space that opening the database needs.
+ */
 static spb_status recover(struct spb_db *db, struct spb_error *err)
 {
-    SPB_TRY(spb_wal_rewrite(db, err));
-    int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    struct spb_error local;
 
-    return rc == SQLITE_OK ? spb_ok() : spb_db_fail(db, rc, "recovering", err);
+    SPB_TRY(spb_wal_rewrite(db, err));
+    if (!has_room_to_copy(db->path))
+        return spb_ok();
+    int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    if (rc == SQLITE_OK)
+        return spb_ok();
+    spb_status status = spb_db_fail(db, rc, "recovering", &local);
+    if (status.code == SPB_FULL)
+        return spb_ok();
+    *err = local;
+    return status;
 }
 
 static int is_too_long(void *user)

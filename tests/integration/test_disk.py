@@ -225,31 +225,65 @@ class FullAudit(Tmpfs):
 
     def setUp(self):
         super().setUp()
-        self.mount(self.dir / "disk", "24m")
+        self.mount(self.dir / "disk", "48m")
         (self.disk / "d").mkdir()
         self.d = harness.Daemon(self.disk / "d", listen=[f"unix:{self.dir}/s"])
         self.d.log_path = self.dir / "log"
         self.addCleanup(self.d.finish)
+
+    def put_until_refused(self, c):
+        """Until what the audit has in reserve is used up; the last that was made, what was refused
+        and how."""
+        request, made = None, None
+        for n in range(20000):
+            request = {"image": "a", "id": 1, "value": b"%d" % n, "request_id": str(uuid.uuid4())}
+            reply = c.ask("Params", "Put", request)
+            if reply.code:
+                return made, request, reply
+            made = request["value"]
+        return self.fail("the disk never became full")
+
+    def test_starts_on_a_full_disk(self):
+        """All can be read, nothing changed; and once there is room all is as before."""
+        c = self.connect(self.d.start())
+        c.create("a", blocks=64)
+        c.put("a", 2, b"kept")
+        ends = {"kill": self.d.kill9, "term": self.d.stop}
+        for way in ("fill kill", "fill use kill", "fill term", "term fill", "kill fill"):
+            with self.subTest(way=way):
+                value = b"before " + way.encode()
+                c.put("a", 1, value)
+                for step in way.split():
+                    if step == "fill":
+                        self.fill()
+                    elif step == "use":
+                        value = self.put_until_refused(c)[0] or value
+                    else:
+                        ends[step]()
+                for _ in range(2):
+                    c = self.connect(self.d.restart())
+                    self.assertEqual((c.get("a", 1), c.get("a", 2)), (value, b"kept"))
+                    self.assertEqual(c.call("Images", "Check", image="a")["findings"], [])
+                    self.d.kill9()
+                c = self.connect(self.d.restart())
+                os.unlink(self.disk / "filler")
+                c.put("a", 1, b"after")
+                self.d.stop()
+                c = self.connect(self.d.restart())
+                self.assertEqual(c.get("a", 1), b"after")
+                self.assertTrue((self.d.data_dir / "reserve").exists())
 
     def test_changes_on_a_full_disk(self):
         c = self.connect(self.d.start())
         c.create("a", blocks=64)
         c.put("a", 1, b"before")
         self.fill()
-        refused, request, made = None, None, 0
-        for n in range(20000):  # until what the audit has in reserve is used up
-            request = {"image": "a", "id": 1, "value": b"%d" % n, "request_id": str(uuid.uuid4())}
-            reply = c.ask("Params", "Put", request)
-            if reply.code:
-                refused = reply
-                break
-            made = n
-        self.assertIsNotNone(refused, "the disk never became full")
+        made, request, refused = self.put_until_refused(c)
         self.assertEqual((refused.code, refused.reason), (rpc.EXHAUSTED, "NO_SPACE"), refused)
         self.assertIn("not made", refused.message)
         image = c.call("Images", "Get", image="a")["image"]
         self.assertEqual((image["state"], image["reason"]), (READY, b""))
-        self.assertIn(c.get("a", 1), (b"%d" % made, b"before"))
+        self.assertEqual(c.get("a", 1), made or b"before")
         for service, method, fields in (("Images", "Delete", {"image": "a"}),
                                         ("Images", "Create", {"image": "b", "total_blocks": 64})):
             reply = c.ask(service, method, fields)
