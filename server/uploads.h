@@ -96,6 +96,9 @@ struct spb_upload_kind_ops {
     spb_status (*resume)(struct spb_upload *upload, struct spb_error *err);
     spb_status (*take)(struct spb_upload *upload, const void *data, size_t n,
                        struct spb_error *err);
+    /* Bytes that have come, all below the next offset. */
+    spb_status (*read)(const struct spb_upload *upload, uint64_t offset, void *buffer, size_t n,
+                       struct spb_error *err);
     /* How many bytes from the start the next flush makes durable, and their CRC; left alone where
      * that would be none. */
     spb_status (*begin_sync)(struct spb_upload *upload, uint64_t *offset, uint32_t *crc,

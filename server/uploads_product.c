@@ -39,6 +39,12 @@ static spb_status take_bytes(struct spb_upload *upload, const void *data, size_t
     return spb_product_writer_write(upload->writer, data, n, err);
 }
 
+static spb_status read_bytes(const struct spb_upload *upload, uint64_t offset, void *buffer,
+                             size_t n, struct spb_error *err)
+{
+    return spb_product_writer_read(upload->writer, offset, buffer, n, err);
+}
+
 static spb_status begin_sync(struct spb_upload *upload, uint64_t *offset, uint32_t *crc,
                              struct spb_error *err)
 {
@@ -79,6 +85,7 @@ const struct spb_upload_kind_ops spb_upload_product_ops = {
     .reserve = reserve,
     .resume = resume,
     .take = take_bytes,
+    .read = read_bytes,
     .begin_sync = begin_sync,
     .make_durable = make_durable,
     .finish = finish,

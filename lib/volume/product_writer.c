@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/crc32c.h"
 #include "volume/state.h"
 
@@ -164,6 +165,26 @@ spb_status spb_product_writer_write(struct spb_product_writer *writer, const voi
 uint64_t spb_product_writer_offset(const struct spb_product_writer *writer)
 {
     return writer->taken;
+}
+
+spb_status spb_product_writer_read(const struct spb_product_writer *writer, uint64_t offset,
+                                   void *buffer, size_t n, struct spb_error *err)
+{
+    size_t from_device = 0;
+
+    if (!spb_range_within(offset, n, writer->taken))
+        return spb_fail(err, SPB_INVALID,
+                        "cannot read %zu bytes at %llu of a product being written to %s: %llu came",
+                        n, (unsigned long long)offset, writer->device->name,
+                        (unsigned long long)writer->taken);
+    if (offset < writer->written)
+        from_device = writer->written - offset < n ? (size_t)(writer->written - offset) : n;
+    if (from_device > 0)
+        SPB_TRY(spb_device_read(writer->device, writer->start + offset, buffer, from_device, err));
+    if (from_device < n)
+        memcpy((uint8_t *)buffer + from_device,
+               writer->piece + (offset + from_device - writer->written), n - from_device);
+    return spb_ok();
 }
 
 /* ---- Sync and resume ------------------------------------------------------------------------ */

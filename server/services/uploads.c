@@ -15,6 +15,9 @@
 #include "registry.h"
 #include "services/services.h"
 
+/* Bytes of a repeated chunk that are read and compared at once. */
+#define COMPARED_SIZE ((size_t)16 << 10)
+
 /* ---- Common ------------------------------------------------------------------------------- */
 
 bool spb_uploads_gate_id(struct spb_call *call, const ProtobufCBinaryData *id)
@@ -198,25 +201,65 @@ static spb_status take_chunk(struct spb_call *call, bool *later, struct spb_erro
     return spb_upload_begin_sync(upload, &call->task, later, err);
 }
 
+/* Where the bytes that came again are not those that came first. */
+static void set_other_bytes(struct spb_call *call, uint64_t next_offset, size_t at, uint8_t found)
+{
+    const PB_WriteUploadRequest *request = (const void *)call->request;
+
+    spb_call_set_fault(call, PB_REASON(WRONG_STATE),
+                       "the chunk at %llu is not what came there before: its byte at %llu is "
+                       "0x%02x, expected 0x%02x; %llu comes next",
+                       (unsigned long long)request->offset,
+                       (unsigned long long)(request->offset + at), request->data.data[at], found,
+                       (unsigned long long)next_offset);
+}
+
+/* The chunk lies within what has come: sets the answer of a repeat, where it is one. */
+static spb_status compare_chunk(struct spb_call *call, uint64_t next_offset, struct spb_error *err)
+{
+    const PB_WriteUploadRequest *request = (const void *)call->request;
+    const struct spb_upload *upload = call->upload;
+    uint8_t there[COMPARED_SIZE];
+
+    for (size_t at = 0; at < request->data.len;) {
+        size_t left = request->data.len - at, n = left < sizeof(there) ? left : sizeof(there),
+               i = 0;
+
+        SPB_TRY(upload->ops->read(upload, request->offset + at, there, n, err));
+        if (memcmp(there, request->data.data + at, n) != 0) {
+            while (there[i] == request->data.data[at + i])
+                i++;
+            set_other_bytes(call, next_offset, at + i, there[i]);
+            return spb_ok();
+        }
+        at += n;
+    }
+    set_next_offset(call, next_offset);
+    return spb_ok();
+}
+
 /* False: it is answered later. */
 static bool write_chunk(struct spb_call *call)
 {
     const PB_WriteUploadRequest *request = (const void *)call->request;
     struct spb_upload_standing standing;
     struct spb_error err;
+    spb_status status = spb_ok();
     bool later = false;
 
     spb_upload_look(call->upload, spb_now_ns(), &standing);
     if (!chunk_is_good(call))
         return true;
-    if (request->offset + request->data.len <= standing.next_offset)
-        set_next_offset(call, standing.next_offset); /* a repeat: it is there already */
-    else if (request->offset != standing.next_offset)
+    if (request->offset == standing.next_offset)
+        status = take_chunk(call, &later, &err);
+    else if (request->offset + request->data.len <= standing.next_offset)
+        status = compare_chunk(call, standing.next_offset, &err);
+    else
         spb_call_set_fault(call, PB_REASON(WRONG_STATE),
                            "the chunk begins at %llu, expected %llu, which comes next",
                            (unsigned long long)request->offset,
                            (unsigned long long)standing.next_offset);
-    else if (!spb_is_ok(take_chunk(call, &later, &err)))
+    if (!spb_is_ok(status))
         spb_uploads_give_up(call, &err);
     return !later;
 }

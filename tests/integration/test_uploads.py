@@ -414,6 +414,46 @@ class Refusing(Case):
                 upload.finish()
                 self.landed(kind, upload)
 
+    def test_chunks_that_are_there_already(self):
+        """What is there is answered as before, whatever its bounds; other bytes are refused."""
+        self.serve("upload_sync_bytes=256 KiB")
+        for kind in KINDS:
+            with self.subTest(kind=kind):
+                data = self.source(kind)
+                upload = self.begin(kind, data)
+                here = upload.send(0, MIB, chunk=70000)
+                self.check_repeats(upload, here)
+                upload.c = self.again(kill=True)  # of what was durable at the most
+                here = upload.status()["next_offset"]
+                if here > 0:
+                    self.check_repeats(upload, here)
+                upload.resume()
+                self.check_repeats(upload, len(data))
+                reply = upload.ask("Finish", crc32c=crc32c(upload.data) ^ 1)
+                self.assertEqual(reply.code, rpc.INVALID, reply)
+                self.check_repeats(upload, len(data))
+                upload.finish()
+                self.landed(kind, upload)
+
+    def check_repeats(self, upload, here):
+        data = upload.data
+        for start, end in ((0, here), (0, 64 * KIB), (0, 70000), (1, here - 1),
+                           (here - 64 * KIB, here), (here - 64 * KIB - 1, here - 1),
+                           (12345, 12345 + 64 * KIB)):
+            end = min(end, start + MIB)
+            reply = upload.write(start, data[start:end])
+            self.assertEqual((reply.code, reply.body), (rpc.OK, {"next_offset": here}))
+            for spoilt in {start, (start + end) // 2, end - 1}:
+                piece = bytearray(data[start:end])
+                piece[spoilt - start] ^= 0x40
+                reply = upload.write(start, bytes(piece))
+                self.assertEqual((reply.code, reply.reason), (rpc.PRECONDITION, "WRONG_STATE"))
+                for number in (start, spoilt, here):
+                    self.assertIn(str(number), reply.message)
+        reply = upload.write(1, data[:64 * KIB])  # right bytes, one too late
+        self.assertEqual((reply.code, reply.reason), (rpc.PRECONDITION, "WRONG_STATE"))
+        self.assertEqual(upload.status()["next_offset"], here)
+
     def test_targets_that_are_none(self):
         self.serve()
         for target, field in (
@@ -585,8 +625,7 @@ class Failing(Case):
                     upload = self.begin(kind, self.source(kind))
                     upload.send(0, 64 * KIB)
                     self.faults.fail(operation, self.where(kind))
-                    piece = upload.data[64 * KIB:128 * KIB]
-                    reply = upload.ask("Write", offset=64 * KIB, data=piece, crc32c=crc32c(piece))
+                    reply = upload.write(64 * KIB, upload.data[64 * KIB:128 * KIB])
                     self.assertEqual((reply.code, reply.reason), (rpc.INTERNAL, "IO_ERROR"))
                     self.faults.clear()
                     self.assertTrue(upload.is_gone())

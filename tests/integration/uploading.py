@@ -71,6 +71,10 @@ class Upload:
     def ask(self, method, **fields):
         return self.c.ask("Uploads", method, {"upload_id": self.id, **fields})
 
+    def write(self, offset, piece):
+        """One chunk, which may be refused."""
+        return self.ask("Write", offset=offset, data=piece, crc32c=crc32c(piece))
+
     def is_gone(self):
         """Absent for every method."""
         piece = self.data[:64 * KIB]

@@ -277,6 +277,64 @@ Test(products, writer_takes_exactly_what_was_announced)
     spb_volume_close(volume);
 }
 
+/* What was taken can be read again, wherever it is by then. */
+static void expect_read_again(const struct spb_product_writer *writer, const uint8_t *bytes,
+                              size_t taken)
+{
+    static const size_t ends[] = {0, 1, 511, 512, 513, 70000, 131072, 131073};
+    static uint8_t back[200000];
+
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        for (size_t k = i; k < sizeof(ends) / sizeof(ends[0]); k++) {
+            size_t begin = ends[i] < taken ? ends[i] : taken,
+                   end = ends[k] < taken ? ends[k] : taken;
+
+            OK(spb_product_writer_read(writer, begin, back, end - begin, &kit_err));
+            cr_assert_arr_eq(back, bytes + begin, end - begin, "%zu to %zu", begin, end);
+        }
+    }
+    OK(spb_product_writer_read(writer, 0, back, taken, &kit_err));
+    cr_assert_arr_eq(back, bytes, taken);
+    FAILS(SPB_INVALID, spb_product_writer_read(writer, 0, back, taken + 1, &kit_err));
+    FAILS(SPB_INVALID, spb_product_writer_read(writer, UINT64_MAX, back, 1, &kit_err));
+}
+
+Test(products, what_a_writer_took_is_read_again)
+{
+    static uint8_t bytes[140001];
+    static const size_t parts[] = {1, 511, 70000, 65536, 3952, 1};
+    struct spb_volume *volume = kit_volume(4096);
+    struct spb_reservation *reservation;
+    struct spb_product_writer *writer;
+    struct spb_product_data data;
+    uint64_t durable = 0;
+    uint32_t crc = 0;
+    size_t taken = 0;
+
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * 2654435761u >> 13);
+    OK(spb_reservation_new(volume, sizeof(bytes), &reservation, &kit_err));
+    OK(spb_product_writer_new(volume, reservation, sizeof(bytes), &writer, &kit_err));
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        OK(spb_product_writer_write(writer, bytes + taken, parts[i], &kit_err));
+        taken += parts[i];
+        expect_read_again(writer, bytes, taken);
+        OK(spb_product_writer_sync(writer, &durable, &crc, &kit_err));
+        expect_read_again(writer, bytes, taken);
+    }
+    cr_assert_eq(taken, sizeof(bytes));
+    spb_product_writer_free(writer);
+    OK(spb_product_writer_resume(volume, reservation, sizeof(bytes), durable, crc, &writer,
+                                 &kit_err));
+    expect_read_again(writer, bytes, durable);
+    OK(spb_product_writer_write(writer, bytes + durable, sizeof(bytes) - durable, &kit_err));
+    OK(spb_product_writer_finish(writer, &data, &kit_err));
+    expect_read_again(writer, bytes, sizeof(bytes));
+    spb_product_writer_free(writer);
+    spb_reservation_free(reservation);
+    spb_volume_close(volume);
+}
+
 Test(products, of_two_with_one_name_the_lowest_good_counts)
 {
     struct spb_device *device = kit_device(4096, KIT_BLOCKS);

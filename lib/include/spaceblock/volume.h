@@ -396,6 +396,10 @@ SPB_API SPB_MUST_USE spb_status spb_product_writer_resume(
     uint64_t offset, uint32_t crc, struct spb_product_writer **writer, struct spb_error *err);
 /* Bytes taken so far. */
 SPB_API uint64_t spb_product_writer_offset(const struct spb_product_writer *writer);
+/* n of them, from an offset on; SPB_INVALID beyond the last one. */
+SPB_API SPB_MUST_USE spb_status spb_product_writer_read(const struct spb_product_writer *writer,
+                                                        uint64_t offset, void *buffer, size_t n,
+                                                        struct spb_error *err);
 
 /* What was written, to be published: exact length, CRC and blocks. */
 struct spb_product_data {
