@@ -21,6 +21,7 @@
 #define CHUNK_MIN 16u       /* where there are many filters */
 #define TESTS_A_PASS 65536u /* events times filters */
 #define ANSWERS_A_TURN 512u
+#define PLACES_BEHIND 4u /* of so many parts of the live events, one may pass before it is told */
 #define READ_TRIES 8
 #define ANSWER_FIELDS_MAX 64u /* all but the events */
 
@@ -33,6 +34,7 @@ struct watch {
     struct watch *prev, *next;     /* in the group */
     struct spb_watch_spec spec;
     struct spb_cursor at;
+    uint32_t known; /* the place that its caller knows, or has nothing to lose by not knowing */
     uint64_t skipped;
     bool placed; /* at, and what is to be told about it, are found */
     bool reset;
@@ -273,6 +275,8 @@ static bool enlist(struct watch *watch, uint32_t pointer)
         point->seen = watch->at.next;
     }
     point->pointer = pointer;
+    if (!watch->spec.has_cursor)
+        watch->known = watch->at.next;
     watch->group = group;
     watch->prev = group->last;
     watch->next = NULL;
@@ -292,6 +296,7 @@ struct view {
     const struct spb_volume *volume;
     struct spb_event_life life;
     uint32_t oldest, pointer;
+    uint32_t far; /* a caller whose place is so much behind is told a newer one */
 };
 
 /* Under the image's lock. */
@@ -308,6 +313,7 @@ static void read_ends(struct view *view)
 
     view->pointer = spb_event_pointer(view->volume);
     view->oldest = view->pointer > window ? view->pointer - window : 0;
+    view->far = window / PLACES_BEHIND > 0 ? window / PLACES_BEHIND : 1;
 }
 
 /* Finds its place at the first look; at later ones, whether that is still one. */
@@ -325,6 +331,7 @@ static void take_place(struct watch *watch, const struct view *view)
         place.next = view->oldest;
     watch->placed = true;
     watch->at = (struct spb_cursor){.life = view->life, .next = place.next};
+    watch->known = place.next;
     watch->skipped = place.skipped;
     watch->reset = place.reset;
 }
@@ -341,10 +348,21 @@ static void scan(struct watch *watch, const struct view *view, struct spb_event_
     watch->skipped += found->skipped;
 }
 
-/* Whether it answers now, with what was found. */
-static bool has_answer(const struct watch *watch, const struct spb_event_scan *found)
+/*
+ * Whether the caller's own cursor is so far behind that it is to have a newer one: else it might be
+ * lapped by events that were looked at, and the caller would be told of a loss that there was not.
+ */
+static bool is_far(const struct watch *watch, uint32_t next, uint32_t far)
 {
-    return found->count > 0 || watch->skipped > 0 || watch->reset || watch->ended;
+    return next > watch->known && next - watch->known >= far;
+}
+
+/* Whether it answers now, with what was found. Without a cursor there is none to be lapped yet. */
+static bool has_answer(const struct watch *watch, const struct spb_event_scan *found,
+                       const struct view *view)
+{
+    return found->count > 0 || watch->skipped > 0 || watch->reset || watch->ended ||
+           (watch->spec.has_cursor && is_far(watch, watch->at.next, view->far));
 }
 
 static void look_again(struct spb_post *post)
@@ -406,7 +424,7 @@ static void look_from_worker(struct spb_call *call)
     if (found.events == NULL) {
         spb_call_set_fault(call, PB_REASON(INTERNAL), "no memory for looking through events");
         spb_call_send(call);
-    } else if (has_answer(watch, &found)) {
+    } else if (has_answer(watch, &found, &view)) {
         reply_found(watch, &found, view.pointer);
     } else {
         watch->post = (struct spb_post){.run = look_again};
@@ -443,7 +461,7 @@ static void look_from_loop(struct spb_call *call)
     if (!far)
         scan(watch, &view, &found);
     spb_image_read_end(call->image);
-    if (!far && !has_answer(watch, &found) && spb_wait_may_begin(call, watch->until_ns)) {
+    if (!far && !has_answer(watch, &found, &view) && spb_wait_may_begin(call, watch->until_ns)) {
         if (enlist(watch, view.pointer))
             return;
         (void)atomic_fetch_sub(&point->waiting, 1);
@@ -494,7 +512,7 @@ void spb_watch_begin(struct spb_call *call, const struct spb_watch_spec *spec)
 /* Events [from, to) of the image, read once for all. */
 struct chunk {
     struct spb_event_life life;
-    uint32_t from, to, pointer;
+    uint32_t from, to, pointer, far;
     size_t answers; /* of this turn */
 };
 
@@ -513,7 +531,7 @@ static uint32_t chunk_size(const struct spb_watch_point *point)
 static bool read_chunk(struct spb_watches *watches, struct spb_watch_point *point,
                        const struct view *view, struct chunk *chunk)
 {
-    *chunk = (struct chunk){.life = view->life, .pointer = view->pointer};
+    *chunk = (struct chunk){.life = view->life, .pointer = view->pointer, .far = view->far};
     if (!spb_event_life_is(&view->life, &point->life) || view->pointer < point->seen)
         return false;
     chunk->from = view->oldest > point->seen ? view->oldest : point->seen;
@@ -561,23 +579,31 @@ static size_t pick(struct spb_watches *watches, const struct spb_watch_group *gr
 struct shared {
     bool set, any;
     uint32_t place; /* where it was made for */
-    size_t size;
+    uint32_t next;  /* where its cursor stands */
+    size_t size;    /* 0: not encoded; without events nobody may want it */
 };
+
+static void encode_shared(struct spb_watches *watches, const struct chunk *chunk, size_t count,
+                          uint64_t skipped, struct shared *shared)
+{
+    struct saying saying = {.cursor = {.life = chunk->life, .next = shared->next},
+                            .skipped = skipped,
+                            .pointer = chunk->pointer};
+
+    shared->size = encode(watches, count, &saying);
+    spb_metrics_count(watches->daemon->metrics, SPB_COUNT_WATCH_ENCODINGS, 1);
+}
 
 static void make_shared(struct spb_watches *watches, const struct spb_watch_group *group,
                         const struct chunk *chunk, uint32_t place, struct shared *shared)
 {
-    struct saying saying = {.cursor = {.life = chunk->life}, .pointer = chunk->pointer};
     uint32_t begin = place < chunk->from ? chunk->from : place;
 
-    saying.skipped = begin - place;
-    size_t count = pick(watches, group, chunk, begin, &saying.cursor.next);
     *shared = (struct shared){.set = true, .place = place};
-    if (count == 0 && saying.skipped == 0)
-        return;
-    shared->any = true;
-    shared->size = encode(watches, count, &saying);
-    spb_metrics_count(watches->daemon->metrics, SPB_COUNT_WATCH_ENCODINGS, 1);
+    size_t count = pick(watches, group, chunk, begin, &shared->next);
+    shared->any = count > 0 || begin > place;
+    if (shared->any)
+        encode_shared(watches, chunk, count, begin - place, shared);
 }
 
 /* Answers whom the chunk concerns. False: the turn's share is used up. */
@@ -594,10 +620,12 @@ static bool serve_group(struct spb_watches *watches, struct spb_watch_group *gro
         next = watch->next; /* the group goes with its last watch */
         if (!shared.set || shared.place != place)
             make_shared(watches, group, chunk, place, &shared);
-        if (!shared.any)
+        if (!shared.any && !is_far(watch, shared.next, chunk->far))
             continue;
         if (chunk->answers == ANSWERS_A_TURN)
             return false;
+        if (shared.size == 0)
+            encode_shared(watches, chunk, 0, 0, &shared);
         chunk->answers++;
         stop_waiting(watch);
         spb_call_set_packed_reply(watch->call, watches->packed, shared.size);

@@ -2,7 +2,8 @@
  * Watches: calls that wait for events of an image. All that wait on one image have looked at every
  * event up to the same place; once a commit has made more visible, one pass on the loop's thread
  * reads each new event once and answers whom they concern. Those that ask for the same get the same
- * bytes, encoded once.
+ * bytes, encoded once. One that nothing concerns is answered all the same once the cursor that its
+ * caller has is a good part of the ring behind: nobody else would tell that those events passed.
  *
  * A commit costs its worker a look at one counter, and a post where somebody waits; however many
  * commits come before the loop runs it, it is one post. A pass is bounded in events and in answers,

@@ -157,6 +157,52 @@ class Watches(harness.SharedCase):
         got = self.body(connection, stream)
         self.assertEqual([(e["index"], e["payload"]) for e in got["events"]], [(4, b"yes")])
 
+    def test_many_events_beside_the_filter_are_told(self):
+        """Before the ring laps the cursor of who waits: a quarter of it, and no events."""
+        far = WINDOW // 4
+        cursor = self.place()
+        connection, stream = self.waiting(cursor=cursor, codes=[7])
+        self.c.append(self.image, *[b"no"] * (far - 1), code=1)
+        connection.call("Server", "Ping")
+        self.assertNotIn(stream, connection.replies)
+        self.c.append(self.image, b"no", code=1)
+        got = self.body(connection, stream)
+        self.assertEqual((got["events"], got["skipped"], got["reset"]), ([], 0, 0))
+        self.assertEqual(got["cursor"][-4:], struct.pack(">I", far))
+        # the same where they were there before the call
+        again = self.c.call("Events", "Watch", image=self.image, cursor=cursor, codes=[7],
+                            wait_ms=LONG_MS)
+        self.assertEqual(again, got)
+        connection, stream = self.waiting(cursor=got["cursor"], codes=[7])
+        self.c.append(self.image, b"yes", code=7)
+        self.assertEqual(self.payloads(self.body(connection, stream)), [b"yes"])
+        # who has no cursor has nothing that could be lapped, until it waits
+        connection, stream = self.waiting(start=OLDEST, codes=[9])
+        self.c.append(self.image, *[b"no"] * far, code=1)
+        self.assertEqual(self.body(connection, stream)["events"], [])
+
+    def test_many_events_beside_the_filter_of_a_crowd(self):
+        """Each is told by its own place; a worker looks where it is far behind."""
+        image = self.fresh(size=4096, blocks=40)
+        first = self.c.call("Events", "Watch", image=image, start=NOW)["cursor"]
+        self.c.append(image, *[b"no"] * 100, code=1)
+        later = self.place(image)
+        held = [self.waiting(image=image, cursor=cursor, codes=[7])
+                for cursor in (first, later) for _ in range(3)]
+        told = 100
+        while any(stream not in connection.replies for connection, stream in held):
+            self.c.append(image, *[b"no"] * 10, code=1)
+            told += 10
+            for n, (connection, stream) in enumerate(held):
+                connection.call("Server", "Ping")
+                if stream in connection.replies and n < 3:
+                    self.assertNotIn(held[5][1], held[5][0].replies)
+            self.assertLess(told, 2000)
+        for connection, stream in held:
+            self.assertEqual(self.body(connection, stream)["events"], [])
+        got = self.c.call("Events", "Watch", image=image, cursor=first, codes=[7], wait_ms=LONG_MS)
+        self.assertEqual(got["cursor"][-4:], struct.pack(">I", told))
+
     def test_one_group_of_events_and_filters(self):
         """Of what becomes visible at once each gets its own, and the cursor is past all of it."""
         cases = [({}, [0, 1, 2, 3, 4, 5]), ({"codes": [1]}, [1, 4]),
@@ -556,6 +602,50 @@ class Endings(harness.Case):
         self.assertEqual([self.metric(d, f"watch_{what}_total")
                           for what in ("passes", "encodings", "answers")], [10, 20, 2000])
         self.assertEqual(self.metric(d, "watchers"), 0)
+
+    def test_events_beside_every_filter_cost_one_pass_too(self):
+        d = self.daemon("e", args=["--http", "127.0.0.1:0"])
+        c = self.connect(d)
+        c.create("a")
+        cursor = c.call("Events", "Watch", image="a", start=NOW)["cursor"]
+        crowd = [self.connect(d) for _ in range(5)]
+        held = [(one, one.start("Events", "Watch", {"image": "a", "cursor": cursor, "codes": [7],
+                                                    "wait_ms": LONG_MS}))
+                for one in crowd for k in range(40)]
+        for one in crowd:
+            one.call("Server", "Ping")
+        for _ in range(3):
+            c.append("a", *[b"no"] * (WINDOW // 12), code=1)
+        for one, stream in held:
+            self.assertEqual(one.wait(stream).body["events"], [])
+        self.assertEqual([self.metric(d, f"watch_{what}_total")
+                          for what in ("passes", "encodings", "answers")], [3, 1, 200])
+
+    def test_a_filtered_watch_is_told_of_no_loss_that_was_none(self):
+        """Events that it does not want lap the ring, and the daemon is killed meanwhile."""
+        w = Watcher(self.d, "a", codes=[7])
+        w.step(0)
+        stream = self.follow(w)
+        for n in range(60):
+            if n == 30:
+                w.lose()
+                self.c.close()
+                self.d.kill9()
+                self.d.restart()
+                self.c = self.connect(self.d)
+                w.step(0)
+                stream = self.follow(w)
+            self.c.append("a", *[b"no"] * 10, code=1)
+            w.connection.call("Server", "Ping")
+            if stream in w.connection.replies:
+                w.take(w.connection.wait(stream).body)
+                stream = self.follow(w)
+        w.lose()
+        self.assertEqual((w.seen, w.skipped, w.resets), ([], 0, 0))
+
+    def follow(self, watcher):
+        return watcher.connection.start("Events", "Watch", {
+            "image": "a", "cursor": watcher.cursor, "codes": [7], "wait_ms": LONG_MS})
 
     def metric(self, daemon, name):
         address = next(e for e in daemon.ready if e.startswith("http://"))
