@@ -159,6 +159,14 @@ enum spb_image_state spb_image_state(struct spb_image *image)
     return state;
 }
 
+bool spb_image_is_closing(struct spb_image *image)
+{
+    (void)pthread_mutex_lock(&image->lock);
+    bool closing = image->closing;
+    (void)pthread_mutex_unlock(&image->lock);
+    return closing;
+}
+
 bool spb_image_refuse_guests(struct spb_call *call)
 {
     struct spb_image *image = call->image;

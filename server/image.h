@@ -119,6 +119,9 @@ void spb_image_read_end(struct spb_image *image);
 
 const char *spb_image_state_word(enum spb_image_state state);
 enum spb_image_state spb_image_state(struct spb_image *image);
+/* Whether it is being closed or reopened: who asks again through the actor finds out to what end.
+ */
+bool spb_image_is_closing(struct spb_image *image);
 /* Sets the error of an image in this state on the call. */
 void spb_image_set_unserved(struct spb_image *image, struct spb_call *call);
 

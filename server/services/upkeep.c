@@ -409,8 +409,12 @@ static spb_status reopen(struct spb_call *call, struct spb_error *err)
     struct spb_error refusal = {.code = SPB_OK};
 
     if (image->volume != NULL && spb_device_file_is_current(spb_volume_device(image->volume)) &&
-        spb_volume_is_writable(image->volume, &refusal).code == SPB_POISONED)
-        return spb_image_recover(image, err);
+        spb_volume_is_writable(image->volume, &refusal).code == SPB_POISONED) {
+        SPB_TRY(spb_image_recover(image, err));
+        /* One that has failed since it was opened at the start may have some that lie dormant. */
+        spb_uploads_attach(call->daemon->uploads, image);
+        return spb_ok();
+    }
     bool accepts = request->accept_identity && spb_image_state(image) == SPB_IMAGE_QUARANTINED;
     spb_image_close(image);
     if (accepts)

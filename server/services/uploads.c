@@ -5,6 +5,7 @@
  */
 #include "services/upload_calls.h"
 
+#include "actor.h"
 #include "acts.h"
 #include "base/checked.h"
 #include "base/crc32c.h"
@@ -38,6 +39,8 @@ void spb_uploads_set_absent(struct spb_call *call)
 
 bool spb_uploads_find_for(struct spb_call *call, const ProtobufCBinaryData *id)
 {
+    if (call->upload != NULL)
+        return true;
     call->upload = spb_upload_find(call->daemon->uploads, &call->principal, id->data, id->len);
     if (call->upload == NULL) {
         spb_uploads_set_absent(call);
@@ -54,8 +57,41 @@ void spb_uploads_to_strand(struct spb_call *call, void (*run)(struct spb_task *t
     spb_upload_submit(call->upload, &call->task);
 }
 
-/* Its image is not to be had: says why, or that the upload is gone with it. */
-static void set_unentered(struct spb_call *call)
+void spb_uploads_set_image(struct spb_call *call, struct spb_image *image)
+{
+    spb_image_ref(image);
+    if (call->image != NULL)
+        spb_image_unref(call->image);
+    call->image = image;
+}
+
+/* Whether it runs again, after its image was not to be had. */
+static bool is_put_off(const struct spb_call *call)
+{
+    return call->kind == &spb_op_again;
+}
+
+/* The handler runs again when nothing has the image to itself. */
+static void put_off(struct spb_call *call, struct spb_image *image)
+{
+    spb_uploads_set_image(call, image);
+    spb_actor_queue(call, &spb_op_again);
+}
+
+/*
+ * Whether to ask again is of any use. An image that is ready has given their space to all uploads
+ * that lay dormant; it may have become so just now.
+ */
+static bool may_be_had(struct spb_call *call, struct spb_image *image)
+{
+    if (spb_image_is_closing(image))
+        return true;
+    return spb_image_state(image) == SPB_IMAGE_READY &&
+           !(is_put_off(call) && spb_upload_is_dormant(call->upload));
+}
+
+/* Its image is not to be had: waits for it, or says why, or that the upload is gone with it. */
+static void see_to_unentered(struct spb_call *call)
 {
     struct spb_upload *upload = call->upload;
     struct spb_image *image = NULL;
@@ -65,14 +101,20 @@ static void set_unentered(struct spb_call *call)
                                   strlen(upload->row.image));
     if (image == NULL) {
         spb_uploads_set_absent(call);
-        return;
+        spb_call_send(call);
+    } else if (may_be_had(call, image)) {
+        put_off(call, image);
+    } else {
+        if (spb_image_state(image) == SPB_IMAGE_READY)
+            spb_call_set_fault(call, PB_REASON(WRONG_STATE),
+                               "the upload waits for its place on image %s: try again",
+                               call->image_text);
+        else
+            spb_image_set_unserved(image, call);
+        spb_call_send(call);
     }
-    if (spb_image_state(image) == SPB_IMAGE_READY)
-        spb_call_set_fault(call, PB_REASON(WRONG_STATE),
-                           "image %s is being opened or closed: try again", call->image_text);
-    else
-        spb_image_set_unserved(image, call);
-    spb_image_unref(image);
+    if (image != NULL)
+        spb_image_unref(image);
 }
 
 /* The upload takes calls, or the error is set. Entered. */
@@ -93,10 +135,12 @@ bool spb_uploads_begin_work(struct spb_call *call)
     struct spb_upload *upload = call->upload;
     struct spb_error err;
 
-    if (spb_call_is_late(call, spb_now_ns()))
+    if (spb_call_is_late(call, spb_now_ns())) {
+        spb_call_send(call);
         return false;
+    }
     if (!spb_upload_enter(upload)) {
-        set_unentered(call);
+        see_to_unentered(call);
         return false;
     }
     bool open = is_open(call);
@@ -104,8 +148,10 @@ bool spb_uploads_begin_work(struct spb_call *call)
         spb_uploads_give_up(call, &err);
         open = false;
     }
-    if (!open)
+    if (!open) {
         spb_upload_leave(upload);
+        spb_call_send(call);
+    }
     return open;
 }
 
@@ -177,12 +223,12 @@ static void run_synced(struct spb_task *task)
     struct spb_error err;
 
     if (!spb_upload_enter(upload)) {
-        set_unentered(call);
-    } else {
-        if (!spb_is_ok(spb_upload_synced(upload, &err)))
-            spb_uploads_give_up(call, &err);
-        spb_upload_leave(upload);
+        see_to_unentered(call);
+        return;
     }
+    if (!spb_is_ok(spb_upload_synced(upload, &err)))
+        spb_uploads_give_up(call, &err);
+    spb_upload_leave(upload);
     spb_call_send(call);
 }
 
@@ -268,12 +314,11 @@ static void run_write(struct spb_task *task)
 {
     struct spb_call *call = spb_call_of_task(task);
     struct spb_upload *upload = call->upload; /* the strand keeps it */
-    bool answered = true;
 
-    if (spb_uploads_begin_work(call)) {
-        answered = write_chunk(call);
-        spb_upload_leave(upload);
-    }
+    if (!spb_uploads_begin_work(call))
+        return;
+    bool answered = write_chunk(call);
+    spb_upload_leave(upload);
     if (answered)
         spb_call_send(call);
 }
@@ -281,9 +326,11 @@ static void run_write(struct spb_task *task)
 void spb_uploads_write(struct spb_call *call)
 {
     const PB_WriteUploadRequest *request = (const void *)call->request;
+    /* One whose chunk was taken, and that was put off, only waits for its sync. */
+    void (*run)(struct spb_task *) = call->task.run == run_synced ? run_synced : run_write;
 
     if (spb_uploads_find_for(call, &request->upload_id))
-        spb_uploads_to_strand(call, run_write);
+        spb_uploads_to_strand(call, run);
 }
 
 /* ---- Status ------------------------------------------------------------------------------- */
@@ -312,15 +359,15 @@ static void run_status(struct spb_task *task)
     struct spb_upload_standing standing;
     struct spb_error err;
 
-    if (spb_uploads_begin_work(call)) {
-        if (spb_is_ok(spb_upload_sync(call->upload, &err))) {
-            spb_upload_look(call->upload, spb_now_ns(), &standing);
-            set_status(call, &standing);
-        } else {
-            spb_uploads_give_up(call, &err);
-        }
-        spb_upload_leave(call->upload);
+    if (!spb_uploads_begin_work(call))
+        return;
+    if (spb_is_ok(spb_upload_sync(call->upload, &err))) {
+        spb_upload_look(call->upload, spb_now_ns(), &standing);
+        set_status(call, &standing);
+    } else {
+        spb_uploads_give_up(call, &err);
     }
+    spb_upload_leave(call->upload);
     spb_call_send(call);
 }
 
@@ -373,9 +420,11 @@ static void run_abort(struct spb_task *task)
         return;
     }
     bool entered = spb_upload_enter(call->upload);
-    if (!entered && !spb_upload_is_dormant(call->upload))
-        set_unentered(call);
-    else if (is_open(call) && !spb_is_ok(abort_upload(call, entered, &err)))
+    if (!entered && !spb_upload_is_dormant(call->upload)) {
+        see_to_unentered(call);
+        return;
+    }
+    if (is_open(call) && !spb_is_ok(abort_upload(call, entered, &err)))
         spb_act_set_error(call, &err);
     if (entered)
         spb_upload_leave(call->upload);

@@ -127,8 +127,7 @@ static bool publish_product(struct spb_call *call)
         spb_uploads_set_absent(call);
         return false;
     }
-    call->image = upload->image;
-    spb_image_ref(call->image);
+    spb_uploads_set_image(call, upload->image);
     return true;
 }
 
@@ -334,10 +333,8 @@ static void run_finish(struct spb_task *task)
     struct spb_upload *upload = call->upload;
     bool queue = false;
 
-    if (!spb_uploads_begin_work(call)) {
-        spb_call_send(call);
+    if (!spb_uploads_begin_work(call))
         return;
-    }
     if (complete(call)) {
         if (upload->row.kind == SPB_UPLOAD_PRODUCT)
             queue = publish_product(call);

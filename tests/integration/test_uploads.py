@@ -618,6 +618,56 @@ class Failing(Case):
                     self.c.call("Uploads", "Abort", upload_id=again)
                     self.assertEqual((self.free_blocks(), self.stray()), (before, []))
 
+    def hold_image(self):
+        """Something holds the image, and a rename waits for it: gives what lets both go on."""
+        slow = Upload.product(self.c, noise(MIB), name=b"slow")
+        slow.send(0, 64 * KIB)
+        hold = self.faults.hold("flush", "images/1/a.img")
+        stranger = self.connect(self.d)
+        status = stranger.start("Uploads", "Status", {"upload_id": slow.id})
+        hold.wait()
+        name = {"image": "a", "name": b"b", "request_id": str(uuid.uuid4())}
+        rename = stranger.start("Images", "Rename", name)
+        return hold, stranger, status, rename
+
+    def test_calls_wait_while_the_image_is_closing(self):
+        """What becomes of the image tells what becomes of the call; it is not refused before."""
+        first, second = noise(64 * KIB), noise(MIB)
+        for method in ("Write", "Write of 128 KiB", "Status", "Finish", "Abort"):
+            upload = Upload.product(self.c, first if method == "Finish" else second)
+            upload.send(0, 64 * KIB)
+            hold, stranger, status, rename = self.hold_image()
+            fields = {"upload_id": upload.id}
+            if method.startswith("Write"):
+                piece = second[64 * KIB:(192 if "of" in method else 128) * KIB]
+                fields.update(offset=64 * KIB, data=piece, crc32c=crc32c(piece))
+            elif method == "Finish":
+                fields["crc32c"] = crc32c(first)
+            word = method.split()[0]
+            stream = self.closing(word, fields)
+            hold.release()
+            self.assertEqual(stranger.wait(status).code, rpc.OK)
+            self.assertEqual(stranger.wait(rename).code, rpc.OK)
+            reply = self.c.wait(stream)
+            self.assertEqual((reply.code, reply.reason), (rpc.NOT_FOUND, "NOT_FOUND"), reply)
+            self.c.call("Images", "Rename", image="b", name=b"a")
+            self.assertEqual(self.c.call("Images", "Check", image="a")["findings"], [])
+
+    def closing(self, method, fields):
+        """Makes the call once the image is closing: reads of it wait then, too."""
+        def waits():
+            with self.d.connect() as c:
+                stream = c.start("Params", "Get", {"image": "a", "id": 1})
+                c.call("Server", "Ping")
+                c.call("Server", "Ping")
+                return stream not in c.replies
+        self.until(waits, "the image's closing")
+        stream = self.c.start("Uploads", method, fields)
+        for _ in range(20):
+            self.c.call("Server", "Ping")
+        self.assertNotIn(stream, self.c.replies, self.c.replies.get(stream))
+        return stream
+
     def test_a_failing_file_ends_its_upload(self):
         for kind in ("image", "artifact"):
             for operation in ("write", "flush"):
