@@ -17,6 +17,7 @@
 #include "image.h"
 #include "registry.h"
 #include "settle.h"
+#include "uploads.h"
 
 #define SUFFIX ".img"
 #define TEMPORARY_MARK ".img.tmp-" /* of ".NAME.tmp-*", where NAME is the image's file */
@@ -242,6 +243,8 @@ static spb_status look_at_file(struct scan *scan, uint16_t tenant, const char *f
 {
     char name[SPB_IMAGE_NAME_MAX + 1];
 
+    if (spb_upload_owns_file(file))
+        return spb_ok();
     if (is_temporary(file)) {
         remove_temporary(scan->daemon, folder_fd, folder, file);
         return spb_ok();

@@ -226,6 +226,8 @@ void spb_uploads_end_image(struct spb_uploads *uploads, struct spb_image *image)
 void spb_uploads_release_image(struct spb_uploads *uploads, struct spb_image *image);
 /* As release_image, and the dormant ones too: the image goes. */
 void spb_uploads_drop_image(struct spb_uploads *uploads, struct spb_image *image);
+/* Is a file of that name, in a tenant's folder, an upload's to see to? */
+bool spb_upload_owns_file(const char *name);
 /* How many there are. Any thread. */
 size_t spb_uploads_count(struct spb_uploads *uploads);
 /* Ends what has not been used for too long. */

@@ -42,6 +42,11 @@ spb_status spb_upload_file_path(const struct spb_daemon *daemon, const struct sp
     return spb_fail_memory(err, "starting an upload");
 }
 
+bool spb_upload_owns_file(const char *name)
+{
+    return strncmp(name, PREFIX, strlen(PREFIX)) == 0;
+}
+
 static spb_status reserve(struct spb_upload *upload, struct spb_volume *volume,
                           struct spb_error *err)
 {
@@ -231,7 +236,7 @@ static void sweep_folder(struct spb_uploads *uploads, const char *parent, const 
         return;
     DIR *dir = opendir(path);
     while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        if (strncmp(entry->d_name, PREFIX, strlen(PREFIX)) != 0 || is_known(uploads, entry->d_name))
+        if (!spb_upload_owns_file(entry->d_name) || is_known(uploads, entry->d_name))
             continue;
         bool removed = unlinkat(dirfd(dir), entry->d_name, 0) == 0;
         spb_log(&uploads->daemon->log, removed ? SPB_LOG_INFO : SPB_LOG_WARN, "leftover-removed",

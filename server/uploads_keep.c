@@ -1,4 +1,5 @@
 /* Uploads over restarts: loading, attaching to images, letting go; see uploads.h. */
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -33,12 +34,18 @@ static bool row_is_sound(const struct spb_upload_row *row)
     return row->name_len <= sizeof(row->name) && row->durable_offset <= row->size;
 }
 
-static bool file_is_there(const struct spb_upload *upload)
+/* Why it cannot go on in its file; NULL where it can, or has none. */
+static const char *flaw_of_file(const struct spb_upload *upload)
 {
     struct stat st;
 
-    return upload->path == NULL || (lstat(upload->path, &st) == 0 && S_ISREG(st.st_mode) &&
-                                    (uint64_t)st.st_size == upload->row.size);
+    if (upload->path == NULL)
+        return NULL;
+    if (lstat(upload->path, &st) != 0)
+        return errno == ENOENT ? "its file is gone" : "its file cannot be looked at";
+    if (!S_ISREG(st.st_mode))
+        return "its file is no regular file";
+    return (uint64_t)st.st_size == upload->row.size ? NULL : "its file has another size";
 }
 
 static void set_times(struct spb_upload *upload, int64_t now_us)
@@ -73,8 +80,10 @@ static spb_status take_upload(struct loading *loading, const struct spb_upload_r
     spb_upload_link_locked(upload);
     spb_uploads_unlock(loading->uploads);
     spb_upload_look(upload, spb_now_ns(), &standing);
-    if (standing.seconds_left == 0 || !file_is_there(upload))
-        upload->doomed = true;
+    const char *flaw = standing.seconds_left == 0 ? NULL : flaw_of_file(upload);
+    if (flaw != NULL)
+        spb_upload_log(upload, SPB_LOG_WARN, "upload-ended", flaw);
+    upload->doomed = standing.seconds_left == 0 || flaw != NULL;
     spb_upload_unref(upload);
     return spb_ok();
 }

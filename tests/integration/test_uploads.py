@@ -283,6 +283,20 @@ class Ending(Case):
                 upload.c = self.c = self.connect(self.d.restart())
                 self.assertTrue(upload.is_gone())
                 self.assertEqual(self.stray(), [])
+                line = self.d.log().split("event=upload-ended ")[-1].splitlines()[0]
+                self.assertRegex(line, rf"kind={kind} tenant=1 .* by=\S+ reason=\S*its file")
+                self.assertIn("gone" if how == "gone" else "size", line)
+
+    def test_a_start_passes_over_the_files_of_uploads(self):
+        self.serve()
+        uploads = [self.begin(kind, self.source(kind)) for kind in KINDS]
+        self.again()
+        for one in uploads:
+            one.c = self.c
+            one.resume()
+            one.finish()
+        self.assertNotIn("file-skipped", self.d.log())
+        self.assertNotIn("upload-ended", self.d.log())
 
     def test_files_without_a_row_are_removed_at_the_start(self):
         self.serve()
