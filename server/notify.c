@@ -13,6 +13,7 @@
 #include "util.h"
 
 #define MESSAGE_SIZE 1024
+#define REASON_SIZE 400 /* of a reason that the manager is told */
 
 static bool read_number(const char *text, int64_t *number)
 {
@@ -97,6 +98,27 @@ void spb_notify_send(const struct spb_notify *notify, const char *format, ...)
 void spb_notify_ready(const struct spb_notify *notify, size_t images)
 {
     spb_notify_send(notify, "READY=1\nSTATUS=Serving %zu image%s", images, images == 1 ? "" : "s");
+}
+
+/* The manager drops a text that is not well-formed UTF-8, and takes a line's end for the next name:
+ * what is quoted of a file may hold anything. */
+static void copy_line(const char *text, char line[REASON_SIZE])
+{
+    size_t n = 0;
+
+    for (; n + 1 < REASON_SIZE && text[n] != '\0' && text[n] != '\n'; n++)
+        line[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+    line[n] = '\0';
+}
+
+void spb_notify_not_reloaded(const struct spb_notify *notify, const char *reason)
+{
+    char line[REASON_SIZE];
+
+    copy_line(reason, line);
+    spb_notify_send(notify,
+                    "READY=1\nSTATUS=The configuration could not be reloaded and is as it was: %s",
+                    line);
 }
 
 void spb_notify_reloading(const struct spb_notify *notify)

@@ -30,6 +30,8 @@ void spb_notify_send(const struct spb_notify *notify, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* READY=1, and how many images are served. */
 void spb_notify_ready(const struct spb_notify *notify, size_t images);
+/* READY=1 again, with the configuration as it was, and why; of the reason its first line. */
+void spb_notify_not_reloaded(const struct spb_notify *notify, const char *reason);
 /* RELOADING=1 and when. */
 void spb_notify_reloading(const struct spb_notify *notify);
 /* WATCHDOG=1 when it is time: twice as often as it is wanted. The loop's thread. */

@@ -79,6 +79,5 @@ void spb_daemon_note_failed_reload(struct spb_daemon *daemon, const struct spb_e
     spb_metrics_count(daemon->metrics, SPB_COUNT_RELOADS_FAILED, 1);
     spb_log(&daemon->log, SPB_LOG_ERROR, "reload-failed", SPB_TEXT("reason", err->text),
             SPB_TEXT("outcome", "the configuration stays as it was"));
-    spb_notify_send(&daemon->notify,
-                    "READY=1\nSTATUS=The configuration could not be reloaded and is as it was");
+    spb_notify_not_reloaded(&daemon->notify, err->text);
 }

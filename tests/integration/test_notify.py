@@ -1,4 +1,5 @@
 """What the service manager is told: readiness, reloads, stopping, and that the loop turns."""
+import errno
 import os
 import re
 import select
@@ -98,6 +99,28 @@ class Notify(harness.Case):
             ready = self.next()
             self.assertEqual(ready["READY"], "1")
             self.assertIn(words, ready["STATUS"])
+
+    def test_a_failed_reload_says_why(self):
+        config = self.dir / "c.conf"
+        config.write_text("[limits]\nidle_ms = 5000\n")
+        self.manager.bind(self.path)
+        d = self.daemon(env={"NOTIFY_SOCKET": self.path}, args=["--config", str(config)])
+        self.until("READY")
+        for value in (b"soon", b"so\xff\xfeon\x1b[1m", b"x" * 60, "spät".encode() * 500):
+            config.write_bytes(b"[limits]\n\nidle_ms = " + value + b"\n")
+            d.process.send_signal(signal.SIGHUP)
+            self.until("RELOADING")
+            told = self.next()
+            self.assertEqual(sorted(told), ["READY", "STATUS"])
+            self.assertRegex(told["STATUS"], r"could not be reloaded and is as it was: \S+")
+            self.assertRegex(told["STATUS"], r"^[ -~]{60,500}$")
+            self.assertIn("c.conf:3: ", told["STATUS"])
+            if value == b"soon":
+                self.assertIn('idle_ms: found "soon", expected 100 to', told["STATUS"])
+        config.unlink()
+        d.process.send_signal(signal.SIGHUP)
+        self.until("RELOADING")
+        self.assertIn(os.strerror(errno.ENOENT), self.next()["STATUS"])
 
     def test_watchdog(self):
         self.start(WATCHDOG_USEC="1000000")
