@@ -156,7 +156,7 @@ Test(supervisor_process, a_child_starts_from_nothing)
     for (size_t i = 0; i < 17; i++)
         fields[i] = strtol(at, &at, 10);
     cr_expect(fields[1] == pid && fields[2] == pid, "its group and session");
-    cr_expect_eq(fields[15], 3, "nice");
+    cr_expect_eq(fields[15], getpriority(PRIO_PROCESS, 0) + 3, "nice");
     snprintf(script, sizeof(script), "exec ls /proc/self/fd >%s/fds", folder);
     process = start_script(script, plain);
     cr_assert_eq(await_end(&process), 0);
