@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -40,7 +41,90 @@ spb_status spb_artifact_path(const struct spb_daemon *daemon, uint16_t tenant,
     return spb_fail_memory(err, "naming " WHAT);
 }
 
+static void log_file(struct spb_daemon *daemon, enum spb_log_level level, const char *event,
+                     const struct spb_artifact_row *row, const char *reason)
+{
+    char text[SPB_SHA256_TEXT_SIZE];
+
+    spb_sha256_text(row->sha256, text);
+    spb_log(&daemon->log, level, event, SPB_NUMBER("tenant", row->tenant), SPB_TEXT("sha256", text),
+            SPB_NUMBER("size", row->size), SPB_TEXT("reason", reason));
+}
+
+/* ---- Checking ----------------------------------------------------------------------------- */
+
+static spb_status hash_file(struct spb_file_scan *scan, uint8_t found[SPB_SHA256_SIZE],
+                            struct spb_error *err)
+{
+    uint32_t crc;
+
+    SPB_TRY(spb_sha256_new(&scan->digest, err));
+    spb_status status = spb_file_crc(scan, &crc, err);
+    if (spb_is_ok(status))
+        status = spb_sha256_finish(scan->digest, found, err);
+    spb_sha256_free(scan->digest);
+    return status;
+}
+
+static spb_status open_file(const char *path, struct spb_file_scan *scan, struct spb_error *err)
+{
+    struct stat st;
+
+    scan->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (scan->fd < 0)
+        return spb_fail_errno(err, SPB_IO, errno, "opening the file of " WHAT);
+    if (fstat(scan->fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        scan->size = (uint64_t)st.st_size;
+        return spb_ok();
+    }
+    (void)close(scan->fd);
+    return spb_fail(err, SPB_CORRUPT, "the file of " WHAT " is no regular file");
+}
+
+spb_status spb_artifact_check(const char *path, const uint8_t sha256[SPB_SHA256_SIZE],
+                              bool (*may_go_on)(void *user, uint64_t done, uint64_t total),
+                              void *user, struct spb_error *err)
+{
+    struct spb_file_scan scan = {.what = WHAT, .may_go_on = may_go_on, .user = user};
+    char found_text[SPB_SHA256_TEXT_SIZE], name_text[SPB_SHA256_TEXT_SIZE];
+    uint8_t found[SPB_SHA256_SIZE];
+
+    SPB_TRY(open_file(path, &scan, err));
+    spb_status status = hash_file(&scan, found, err);
+    (void)close(scan.fd);
+    SPB_TRY(status);
+    if (memcmp(found, sha256, SPB_SHA256_SIZE) == 0)
+        return spb_ok();
+    spb_sha256_text(found, found_text);
+    spb_sha256_text(sha256, name_text);
+    return spb_fail(err, SPB_CORRUPT,
+                    "artifact %s holds other bytes than its name says, with the SHA-256 %s",
+                    name_text, found_text);
+}
+
 /* ---- Publishing and deleting -------------------------------------------------------------- */
+
+/* The name is there: the file that has it stays only if it holds what the verified one does. */
+static spb_status settle_taken(struct spb_daemon *daemon, const char *from, const char *to,
+                               const struct spb_artifact_row *row, bool *named,
+                               struct spb_error *err)
+{
+    struct spb_error found;
+    spb_status status = spb_artifact_check(to, row->sha256, NULL, NULL, &found);
+
+    if (status.code == SPB_CORRUPT || status.code == SPB_IO) {
+        if (rename(from, to) != 0)
+            return spb_fail_errno(err, SPB_IO, errno, "putting " WHAT " in the place of a bad one");
+        log_file(daemon, SPB_LOG_WARN, "artifact-replaced", row, found.text);
+    } else if (spb_is_ok(status)) {
+        (void)unlink(from);
+    } else {
+        *err = found;
+        return status;
+    }
+    *named = true;
+    return spb_folder_sync(to, err);
+}
 
 static spb_status publish(struct spb_daemon *daemon, const char *from, const char *to,
                           struct spb_artifact_row *row, bool *named, struct spb_error *err)
@@ -48,12 +132,8 @@ static spb_status publish(struct spb_daemon *daemon, const char *from, const cha
     struct spb_artifact_row known;
     spb_status status = spb_file_name(from, to, WHAT, named, err);
 
-    if (status.code == SPB_EXISTS) {
-        /* The same content: that is what the name says. */
-        (void)unlink(from);
-        *named = true;
-        status = spb_folder_sync(to, err);
-    }
+    if (status.code == SPB_EXISTS)
+        status = settle_taken(daemon, from, to, row, named, err);
     SPB_TRY(status);
     if (spb_is_ok(spb_artifact_find(daemon, row->tenant, row->sha256, &known, NULL)))
         row->created_us = known.created_us;
@@ -173,16 +253,6 @@ static int order(const void *left, const void *right)
     return memcmp(a->sha256, b->sha256, SPB_SHA256_SIZE);
 }
 
-static void log_file(struct spb_daemon *daemon, enum spb_log_level level, const char *event,
-                     const struct spb_artifact_row *row)
-{
-    char text[SPB_SHA256_TEXT_SIZE];
-
-    spb_sha256_text(row->sha256, text);
-    spb_log(&daemon->log, level, event, SPB_NUMBER("tenant", row->tenant), SPB_TEXT("sha256", text),
-            SPB_NUMBER("size", row->size));
-}
-
 static spb_status drop_lost(struct spb_daemon *daemon, const struct spb_artifact_row *row,
                             struct spb_error *err)
 {
@@ -194,7 +264,7 @@ static spb_status drop_lost(struct spb_daemon *daemon, const struct spb_artifact
     free(path);
     if (!lost)
         return spb_ok();
-    log_file(daemon, SPB_LOG_WARN, "artifact-lost", row);
+    log_file(daemon, SPB_LOG_WARN, "artifact-lost", row, "its file is gone");
     return spb_rows_remove_artifact(daemon->audit, row->tenant, row->sha256, err);
 }
 
@@ -212,7 +282,7 @@ static spb_status adopt(struct spb_daemon *daemon, const struct all_rows *all, u
         return spb_ok();
     row.size = (uint64_t)st.st_size;
     row.created_us = (int64_t)st.st_mtime * 1000000;
-    log_file(daemon, SPB_LOG_WARN, "artifact-adopted", &row);
+    log_file(daemon, SPB_LOG_WARN, "artifact-adopted", &row, "its file has no row");
     return spb_rows_put_artifact(daemon->audit, &row, err);
 }
 

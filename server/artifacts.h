@@ -1,8 +1,8 @@
 /*
  * Artifacts: files for guests, known by their SHA-256 within a tenant:
  * DATA_DIR/artifacts/<tenant>/<hex>, each with a row (audit/tables.h). A file gets its name only
- * when its hash was found right, so what bears the name has the content. Any worker; all block but
- * the gates. One thread at a time publishes or deletes.
+ * when its hash was found right; but media rot, so who relies on the content checks it again. Any
+ * worker; all block but the gates. One thread at a time publishes or deletes.
  */
 #ifndef SPB_SERVER_ARTIFACTS_H
 #define SPB_SERVER_ARTIFACTS_H
@@ -19,8 +19,18 @@ SPB_MUST_USE spb_status spb_artifact_path(const struct spb_daemon *daemon, uint1
                                           struct spb_error *err);
 
 /*
- * Gives a verified file its name, or drops it where the same is there already; then the row, with
- * the last label and the first time, which row gets. *named: the name was given, or was there.
+ * Reads a file again: does it hold what its name says? SPB_CORRUPT where it does not, SPB_IO where
+ * it cannot be read. may_go_on (may be NULL) is asked between pieces: false ends it with
+ * SPB_DEADLINE.
+ */
+SPB_MUST_USE spb_status spb_artifact_check(const char *path, const uint8_t sha256[SPB_SHA256_SIZE],
+                                           bool (*may_go_on)(void *user, uint64_t done,
+                                                             uint64_t total),
+                                           void *user, struct spb_error *err);
+/*
+ * Gives a verified file its name, or drops it where the same is there already; one that is there
+ * and holds something else gives way. Then the row, with the last label and the first time, which
+ * row gets. *named: the name was given, or was there.
  */
 SPB_MUST_USE spb_status spb_artifact_publish(struct spb_daemon *daemon, const char *from,
                                              struct spb_artifact_row *row, bool *named,

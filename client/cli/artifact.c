@@ -62,11 +62,11 @@ static spb_status take_finished(void *user, const Spaceblock__V1__FinishUploadRe
     return keep_artifact(user, answer->artifact, err);
 }
 
-/* Is it stored already? */
+/* Is it stored already, and still what it was? All of it is read there. */
 static spb_status find_stored(struct putting *putting, struct spb_error *err)
 {
     static const struct cli_method method = {
-        SERVICE, "Get", &spaceblock__v1__get_artifact_response__descriptor, CLI_CALL_MS};
+        SERVICE, "Get", &spaceblock__v1__get_artifact_response__descriptor, CLI_LONG_CALL_MS};
     Spaceblock__V1__GetArtifactRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
 
@@ -76,6 +76,7 @@ static spb_status find_stored(struct putting *putting, struct spb_error *err)
         request.tenant = putting->file->tenant.number;
     }
     request.sha256 = cli_bytes(putting->sha256, sizeof(putting->sha256));
+    request.verify = true;
     SPB_TRY(cli_daemon_call(putting->daemon, &method, &request.base, &reply, err));
     const Spaceblock__V1__GetArtifactResponse *answer = (const void *)reply;
     if (answer->artifact == NULL)
@@ -169,6 +170,12 @@ static bool is_wanted(const struct putting *putting)
             memcmp(putting->made->name.data, label, strlen(label)) == 0);
 }
 
+/* What is stored is not what it was, or cannot be read: the upload takes its place. */
+static bool is_bad(enum spb_code code)
+{
+    return code == SPB_CORRUPT || code == SPB_IO;
+}
+
 static spb_status put(struct putting *putting, bool *was_there, struct spb_error *err)
 {
     struct cli_source source __attribute__((cleanup(cli_source_done))) = {.fd = -1};
@@ -176,8 +183,10 @@ static spb_status put(struct putting *putting, bool *was_there, struct spb_error
     SPB_TRY(cli_source_open(putting->file->path, &source, err));
     SPB_TRY(hash_source(putting, &source, err));
     spb_status status = find_stored(putting, err);
-    if (!spb_is_ok(status) && status.code != SPB_NOT_FOUND)
+    if (!spb_is_ok(status) && status.code != SPB_NOT_FOUND && !is_bad(status.code))
         return status;
+    if (is_bad(status.code))
+        cli_note(putting->cli, "%s; it is sent again", err->text);
     *was_there = spb_is_ok(status) && is_wanted(putting);
     if (!*was_there) {
         putting_cleanup(putting);

@@ -142,8 +142,10 @@ const struct cli_command cli_commands[] = {
     {FAMILY("artifact", "put", "FILE|-", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
      .options = B(CLI_OPT_NAME) | B(CLI_OPT_TENANT_ID) | B(CLI_OPT_NO_RESUME),
      .summary = "store a file for guests",
-     .details = "What is there already is not sent again. Interrupted, the same command goes on "
-                "where it stopped.",
+     .details =
+         "What is there already is not sent again: the daemon reads it, and where it no longer "
+         "holds what was stored it is sent and takes its place. Interrupted, the same "
+         "command goes on where it stopped.",
      .example = "  spaceblock artifact put vmlinuz --name vmlinuz-6.1",
      .run = cli_run_artifact_put},
     {FAMILY("artifact", "ls", "", 0, 0), .subject = CLI_ON_DAEMON, .options = B(CLI_OPT_TENANT_ID),

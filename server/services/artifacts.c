@@ -4,6 +4,8 @@
  */
 #include "artifacts.h"
 
+#include <stdlib.h>
+
 #include "acts.h"
 #include "base/status.h"
 #include "daemon.h"
@@ -149,6 +151,24 @@ static uint16_t get_tenant(const struct spb_call *call)
     return named ? (uint16_t)request->tenant : call->principal.tenant;
 }
 
+static bool is_in_time(void *user, uint64_t done, uint64_t total)
+{
+    (void)done;
+    (void)total;
+    return !spb_call_is_late(user, spb_now_ns());
+}
+
+static spb_status verify(struct spb_call *call, struct spb_error *err)
+{
+    const PB_GetArtifactRequest *request = (const void *)call->request;
+    char *path = NULL;
+
+    SPB_TRY(spb_artifact_path(call->daemon, get_tenant(call), request->sha256.data, &path, err));
+    spb_status status = spb_artifact_check(path, request->sha256.data, is_in_time, call, err);
+    free(path);
+    return status;
+}
+
 static void run_get(struct spb_task *task)
 {
     struct spb_call *call = spb_call_of_task(task);
@@ -157,9 +177,12 @@ static void run_get(struct spb_task *task)
     struct spb_artifact_row row;
     PB_Artifact shown;
     struct spb_error err;
+    spb_status status =
+        spb_artifact_find(call->daemon, get_tenant(call), request->sha256.data, &row, &err);
 
-    if (spb_is_ok(
-            spb_artifact_find(call->daemon, get_tenant(call), request->sha256.data, &row, &err))) {
+    if (spb_is_ok(status) && request->verify)
+        status = verify(call, &err);
+    if (spb_is_ok(status)) {
         spb_artifact_show(&row, &shown);
         reply.artifact = &shown;
         spb_call_set_reply(call, &reply.base);

@@ -2,6 +2,8 @@
  * Where a kernel or an initial RAM disk is: an artifact of the guest's tenant, whose name is its
  * hash, or a file that lies directly in the folder which the configuration gives. QEMU reads both
  * whole when it starts: what becomes of the file then is of no consequence to a running guest.
+ * Media rot, and a guest that boots from something else than was named may do anything to its
+ * images: so an artifact is held against its hash before each start.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -84,4 +86,21 @@ spb_status spb_boot_file_find(struct spb_daemon *daemon, uint16_t tenant, const 
     SPB_TRY(status);
     *out = whole;
     return spb_ok();
+}
+
+spb_status spb_boot_file_verify(struct spb_daemon *daemon, uint16_t tenant, const PB_BootFile *file,
+                                const char *what, struct spb_error *err)
+{
+    struct spb_error found;
+    char *path = NULL;
+
+    if (file->place_case != SPACEBLOCK__V1__BOOT_FILE__PLACE_SHA256)
+        return spb_ok();
+    SPB_TRY(spb_artifact_path(daemon, tenant, file->sha256.data, &path, err));
+    spb_status status = spb_artifact_check(path, file->sha256.data, NULL, NULL, &found);
+    free(path);
+    if (spb_is_ok(status))
+        return status;
+    return spb_fail(err, found.code, "the guest's %s cannot be used: %.400s%s", what, found.text,
+                    found.code == SPB_CORRUPT ? ": upload it again" : "");
 }

@@ -197,6 +197,17 @@ static spb_status make_places(struct spb_guest_run *run, struct spb_error *err)
     return spb_cgroup_add(&guests->cgroup, run->name, &limits, &run->procs_fd, err);
 }
 
+static spb_status verify_boot_files(const struct spb_guest *guest, struct spb_error *err)
+{
+    const PB_GuestConfig *config = guest->config;
+
+    SPB_TRY(spb_boot_file_verify(guest->daemon, guest->tenant, config->kernel, "kernel", err));
+    if (config->initrd == NULL)
+        return spb_ok();
+    return spb_boot_file_verify(guest->daemon, guest->tenant, config->initrd, "initial RAM disk",
+                                err);
+}
+
 /* The record is the last: what it says may have begun is ready to. */
 static spb_status prepare(struct spb_guest_run *run, struct spb_error *err)
 {
@@ -204,6 +215,7 @@ static spb_status prepare(struct spb_guest_run *run, struct spb_error *err)
 
     run->accel = choose_accel(guest);
     SPB_TRY(spb_work_check(guest->daemon, guest->tenant, guest->config, err));
+    SPB_TRY(verify_boot_files(guest, err));
     SPB_TRY(attach_images(guest, err));
     SPB_TRY(make_places(run, err));
     SPB_TRY(make_command(run, err));

@@ -22,5 +22,11 @@ SPB_MUST_USE spb_status spb_work_check(struct spb_daemon *daemon, uint16_t tenan
 SPB_MUST_USE spb_status spb_boot_file_find(struct spb_daemon *daemon, uint16_t tenant,
                                            const PB_BootFile *file, const char *what, char **path,
                                            struct spb_error *err);
+/* Does the artifact that is the kernel or initial RAM disk still hold what its name says? All of it
+ * is read. SPB_CORRUPT, SPB_IO. A file of guest_files has no name to be held to. Workers; blocks.
+ */
+SPB_MUST_USE spb_status spb_boot_file_verify(struct spb_daemon *daemon, uint16_t tenant,
+                                             const PB_BootFile *file, const char *what,
+                                             struct spb_error *err);
 
 #endif

@@ -333,6 +333,39 @@ class Images(GuestCase):
         reply = self.refused(rpc.NOT_FOUND, self.c, "Guests", "Start", {"guest": {"name": "g"}})
         self.assertIn(sha.hex(), reply.message)
 
+    def test_rotten_artifacts_boot_nothing(self):
+        self.start()
+        kernel, initrd = b"a kernel" * 100, b"an initrd" * 100
+        for data in (kernel, initrd):
+            self.put_artifact(data)
+        config = self.config("print=hello end=poweroff") | {
+            "kernel": {"sha256": hashlib.sha256(kernel).digest()},
+            "initrd": {"sha256": hashlib.sha256(initrd).digest()}}
+        self.c.call("Guests", "Create", guest={"name": "g"}, config=config)
+        for what, data in (("kernel", kernel), ("initial RAM disk", initrd)):
+            with self.subTest(what):
+                name = hashlib.sha256(data).hexdigest()
+                path = self.d.data_dir / "artifacts" / "1" / name
+                path.write_bytes(b"b" + data[1:])
+                reply = self.refused(rpc.DATA_LOSS, self.c, "Guests", "Start",
+                                     {"guest": {"name": "g"}})
+                self.assertEqual(reply.reason, "CORRUPT_DATA")
+                for word in (what, name, hashlib.sha256(b"b" + data[1:]).hexdigest(),
+                             "upload it again"):
+                    self.assertIn(word, reply.message)
+                self.assertEqual(self.state(), "crashed")
+                self.assertEqual(self.get()["console_bytes"], 0)
+                self.c.put("a", 1, b"mine still")
+                self.put_artifact(data)
+        self.guest("Start")
+        self.wait_for("stopped")
+
+    def put_artifact(self, data):
+        started = self.c.call("Uploads", "Start", size=len(data), artifact={
+            "sha256": hashlib.sha256(data).digest(), "name": b"k"})
+        self.c.write(started["upload_id"], 0, data)
+        self.c.call("Uploads", "Finish", upload_id=started["upload_id"], crc32c=crc32c(data))
+
     def test_image_that_is_gone_at_the_start(self):
         self.start()
         self.create()
