@@ -241,6 +241,8 @@ static void describe(struct spb_image *image, char *finding, size_t size)
     if (image->state != SPB_IMAGE_READY)
         (void)snprintf(finding, size, "the image is %s: %s", spb_image_state_word(image->state),
                        image->reason);
+    else if (image->lacks_space)
+        (void)snprintf(finding, size, "%s", image->reason);
     else if (params + events + entries > 0)
         (void)snprintf(finding, size,
                        "the guest left %u corrupt parameter slots, %u corrupt events and %u "

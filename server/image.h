@@ -58,7 +58,8 @@ struct spb_image {
     struct spb_volume *volume;  /* under lock but for the actor; NULL in the states that say so */
     enum spb_image_state state; /* under lock, as all below */
     enum spb_code reason_code;  /* why the state is not READY */
-    char reason[SPB_ERROR_TEXT_SIZE];
+    char reason[SPB_ERROR_TEXT_SIZE]; /* also of one that is READY and lacks space */
+    bool lacks_space;                 /* its file has not all its space, and got none */
     struct spb_superblock superblock;
     uint32_t sector_size;                      /* 0: the superblock could not be read */
     uint8_t incarnation[SPB_INCARNATION_SIZE]; /* as in the row */

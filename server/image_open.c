@@ -33,6 +33,7 @@ struct opening {
     bool row_is_new; /* it differs from what the registry has */
     bool from_guest; /* a guest writes it, or has written it */
     char guest[SPB_GUEST_TEXT_SIZE];
+    bool lacks_space; /* it is READY, and why says what it lacks */
 };
 
 static bool is_damage(enum spb_code code)
@@ -433,10 +434,11 @@ static void adopt(struct spb_image *image, const struct opening *opening)
     image->state = opening->state;
     image->reason[0] = '\0';
     image->reason_code = SPB_OK;
-    if (opening->state != SPB_IMAGE_READY) {
+    image->lacks_space = opening->lacks_space;
+    if (opening->state != SPB_IMAGE_READY)
         image->reason_code = opening->why.code;
+    if (opening->state != SPB_IMAGE_READY || opening->lacks_space)
         tell_reason(image, opening->why.text);
-    }
     if (opening->guest[0] != '\0')
         memcpy(image->guest, opening->guest, sizeof(image->guest));
     image->row = opening->row;
@@ -472,6 +474,24 @@ static void identify(struct opening *opening, const struct spb_image *image)
     check_identity(opening);
 }
 
+/*
+ * Writing to an image needs no space, for its file has all of it: but a guest's discards give that
+ * away, and what somebody copied here may never have had it. It is served without, too.
+ */
+static bool lacks_space(const struct spb_image *image, struct spb_volume *volume, bool from_guest,
+                        struct spb_error *why)
+{
+    struct spb_device *device = spb_volume_device(volume);
+
+    if ((!from_guest && !spb_device_file_lacks_space(device)) ||
+        spb_is_ok(spb_device_file_reserve(device, why)))
+        return false;
+    spb_log(&image->daemon->log, SPB_LOG_WARN, "image-lacks-space",
+            SPB_NUMBER("tenant", image->tenant), SPB_TEXT("name", image->name),
+            SPB_TEXT("reason", why->text));
+    return true;
+}
+
 /* What the file holds is found: who it is, and into the image. */
 static void settle_in(struct opening *opening, struct spb_image *image)
 {
@@ -484,6 +504,9 @@ static void settle_in(struct opening *opening, struct spb_image *image)
         note_disorder(opening, image, &err);
     if (opening->state == SPB_IMAGE_ATTACHED)
         (void)spb_fail(&opening->why, SPB_LOCKED, "guest %s", opening->guest);
+    if (opening->state == SPB_IMAGE_READY)
+        opening->lacks_space =
+            lacks_space(image, opening->volume, opening->from_guest, &opening->why);
     (void)pthread_mutex_lock(&image->lock);
     adopt(image, opening);
     (void)pthread_mutex_unlock(&image->lock);
@@ -544,6 +567,18 @@ void spb_image_open_at_start(struct spb_image *image)
 
 /* ---- Later -------------------------------------------------------------------------------- */
 
+static void reserve_again(struct spb_image *image)
+{
+    struct spb_error why;
+    bool lacks = lacks_space(image, image->volume, false, &why);
+
+    (void)pthread_mutex_lock(&image->lock);
+    image->lacks_space = lacks;
+    if (lacks)
+        tell_reason(image, why.text);
+    (void)pthread_mutex_unlock(&image->lock);
+}
+
 spb_status spb_image_recover(struct spb_image *image, struct spb_error *err)
 {
     struct spb_image_row row = image->row;
@@ -563,6 +598,7 @@ spb_status spb_image_recover(struct spb_image *image, struct spb_error *err)
     memcpy(image->incarnation, row.incarnation, sizeof(image->incarnation));
     (void)pthread_mutex_unlock(&image->lock);
     spb_image_note_recovery(image);
+    reserve_again(image);
     return spb_ok();
 }
 

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/status.h"
@@ -500,6 +501,61 @@ bool spb_device_file_owner(struct spb_device *device, char *words, size_t words_
     struct file_device *file = as_file(device);
 
     return file != NULL && spb_lock_holder(file->fd, words, words_size, pid);
+}
+
+/* ---- Space ---------------------------------------------------------------------------------- */
+
+/* Of a regular file; false where it cannot be told. */
+static bool measure_lack(const struct file_device *file, uint64_t *lacks)
+{
+    struct stat st;
+
+    if (fstat(file->fd, &st) != 0)
+        return false;
+    uint64_t has = (uint64_t)st.st_blocks * 512, size = (uint64_t)st.st_size;
+    *lacks = has < size ? size - has : 0;
+    return true;
+}
+
+bool spb_device_file_lacks_space(struct spb_device *device)
+{
+    const struct file_device *file = as_file(device);
+    uint64_t lacks = 0;
+
+    return file != NULL && !file->is_block && measure_lack(file, &lacks) && lacks > 0;
+}
+
+static spb_status fail_space(const struct file_device *file, uint64_t lacks, int number,
+                             struct spb_error *err)
+{
+    bool full = number == ENOSPC || number == EDQUOT || number == EFBIG;
+
+    return spb_fail_errno(err, full ? SPB_FULL : SPB_IO, number,
+                          "cannot give %s all its space: it lacks %llu bytes of %llu",
+                          file->base.name, (unsigned long long)lacks,
+                          (unsigned long long)file->base.size_bytes);
+}
+
+spb_status spb_device_file_reserve(struct spb_device *device, struct spb_error *err)
+{
+    struct file_device *file = as_file(device);
+    struct statvfs fs;
+    uint64_t lacks = 0;
+    int rc;
+
+    if (file == NULL || file->is_block)
+        return spb_ok();
+    /* Allocating what does not fit would fill the file system before it fails. */
+    if (!measure_lack(file, &lacks) || fstatvfs(file->fd, &fs) != 0)
+        return fail_space(file, lacks, errno, err);
+    if (lacks > (uint64_t)fs.f_bavail * fs.f_frsize)
+        return fail_space(file, lacks, ENOSPC, err);
+    do
+        rc = fallocate(file->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)file->base.size_bytes);
+    while (rc < 0 && errno == EINTR);
+    if (rc == 0 || errno == EOPNOTSUPP || errno == ENOSYS)
+        return spb_ok();
+    return fail_space(file, lacks, errno, err);
 }
 
 spb_status spb_device_file_lend(struct spb_device *device, struct spb_error *err)

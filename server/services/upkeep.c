@@ -423,10 +423,11 @@ static spb_status reopen(struct spb_call *call, struct spb_error *err)
     return spb_ok();
 }
 
-/* A ready image has nothing to gain, unless its file is no longer the one that is open. */
+/* A ready image has nothing to gain, unless its file is no longer the one that is open, or lacks
+ * space. */
 static bool is_sound(struct spb_image *image)
 {
-    return spb_image_state(image) == SPB_IMAGE_READY &&
+    return spb_image_state(image) == SPB_IMAGE_READY && !image->lacks_space &&
            spb_device_file_is_current(spb_volume_device(image->volume));
 }
 

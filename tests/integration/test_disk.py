@@ -333,9 +333,12 @@ class Full(Tmpfs):
         with open(path, "wb") as f:
             f.write(head)
             f.truncate(512 * 512)
-        c = self.connect(self.d.start())
-        self.assertEqual(c.call("Images", "Get", image="sparse")["image"]["state"], READY)
         self.fill()
+        c = self.connect(self.d.start())
+        image = c.call("Images", "Get", image="sparse")["image"]
+        self.assertEqual(image["state"], READY)
+        self.assertIn(b"lacks", image["reason"])
+        self.assertEqual(c.call("Images", "Get", image="fine")["image"]["reason"], b"")
         failed = None
         for n in range(32):
             reply = c.ask("Params", "Put", {"image": "sparse", "id": n, "value": b"v"})
@@ -350,7 +353,8 @@ class Full(Tmpfs):
         self.assertEqual(c.get("fine", 1), b"v")
         os.unlink(self.disk / "filler")
         if self.reads_past_the_cache(path):
-            c.call("Images", "Reopen", image="sparse")
+            opened = c.call("Images", "Reopen", image="sparse")["image"]
+            self.assertEqual((opened["state"], opened["reason"]), (READY, b""))
             c.put("sparse", 1, b"now")
 
     @staticmethod

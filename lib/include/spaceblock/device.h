@@ -126,6 +126,20 @@ SPB_API bool spb_device_file_owner(struct spb_device *device, char *words, size_
 SPB_API bool spb_device_file_is_current(struct spb_device *device);
 
 /*
+ * A file whose length is more than the space it has, which a guest's discards and copying by others
+ * make: not exact, since what the file system needs for itself counts. False where it cannot be
+ * told, and of what is no file.
+ */
+SPB_API bool spb_device_file_lacks_space(struct spb_device *device);
+/*
+ * Gives the file space for all of its length again, so that no write of it needs any; what it holds
+ * stays. SPB_FULL where there is no room. Where the file system cannot do that, and on what is no
+ * regular file, nothing is done. Blocks.
+ */
+SPB_API SPB_MUST_USE spb_status spb_device_file_reserve(struct spb_device *device,
+                                                        struct spb_error *err);
+
+/*
  * Lends the image to a guest: releases the bytes that keep QEMU out (101 and 201) and keeps the
  * owner's lock on byte 64; the device takes no writes until take_back, which locks them again:
  * SPB_LOCKED while a QEMU still holds them. To be called by whoever alone may write, after its last
