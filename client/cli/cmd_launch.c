@@ -2,6 +2,7 @@
  * launch: an image file and a guest on it, without a daemon. The image is this process's from its
  * opening to the check at the end, lent to QEMU meanwhile: nobody else can write to it.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,23 +11,46 @@
 #include "cli/launch/qemu.h"
 #include "cli/output.h"
 #include "cli/target.h"
+#include "cli/text.h"
 #include "spaceblock/device.h"
 
 #define PROGRAM "qemu-system-x86_64"
 #define MEMORY_MIB 128u
 #define BLOCKS 4096u
+#define IDENTITY_TEXT_SIZE 128u
 
-static int usage_path(const struct cli *cli, enum cli_option_id id, const char *path)
-{
-    return cli_usage(cli, "%s %s: no such file", cli_options[id].name, path);
-}
+/* Who the image is: a guest may change everything else. */
+struct identity {
+    struct spb_superblock superblock;
+    uint32_t sector_size;
+};
 
-static bool is_file(const char *path)
+/* 0: a file is there; else why not, EISDIR for a folder. */
+static int look_for_file(const char *path)
 {
     struct stat st;
 
     SPB_ASSERT(path != NULL);
-    return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+    if (stat(path, &st) != 0)
+        return errno;
+    return S_ISDIR(st.st_mode) ? EISDIR : 0;
+}
+
+static int usage_path(const struct cli *cli, enum cli_option_id id, const char *path, int number)
+{
+    const char *words = number == ENOENT   ? "no such file"
+                        : number == EISDIR ? "it is a directory, expected a file"
+                                           : strerror(number);
+
+    return cli_usage(cli, "%s %s: %s", cli_options[id].name, path, words);
+}
+
+static int check_path(const struct cli *cli, enum cli_option_id id)
+{
+    const char *path = cli_text_of(cli, id);
+    int number = look_for_file(path);
+
+    return number == 0 ? CLI_EXIT_OK : usage_path(cli, id, path, number);
 }
 
 /* Makes the image where there is none. */
@@ -40,7 +64,7 @@ static spb_status make_image(const struct cli *cli, const char *path, struct spb
     };
     char text[SPB_REQUEST_ID_SIZE];
 
-    if (is_file(path))
+    if (look_for_file(path) == 0)
         return spb_ok();
     SPB_TRY(spb_client_request_id(text, err)); /* a random UUID, as text */
     SPB_TRY(cli_parse_uuid("uuid", text, options.uuid, err));
@@ -50,18 +74,39 @@ static spb_status make_image(const struct cli *cli, const char *path, struct spb
     return spb_ok();
 }
 
-static spb_status open_image(const struct cli *cli, const char *path, struct spb_volume **volume,
-                             struct spb_error *err)
+static spb_status open_image(const struct cli *cli, const char *path, enum spb_file_mode mode,
+                             struct spb_volume **volume, struct spb_error *err)
 {
-    struct spb_open_options options = {
-        .sector_size = (uint32_t)cli_number(cli, CLI_OPT_SECTOR_SIZE, 0), .writable = true};
+    struct spb_open_options options = {.sector_size =
+                                           (uint32_t)cli_number(cli, CLI_OPT_SECTOR_SIZE, 0),
+                                       .writable = mode == SPB_FILE_WRITE};
     struct spb_device *device = NULL;
 
-    SPB_TRY(spb_device_file_open(path, SPB_FILE_WRITE, &device, err));
+    SPB_TRY(spb_device_file_open(path, mode, &device, err));
     spb_status status = spb_volume_open(device, &options, volume, err);
     if (!spb_is_ok(status))
         spb_device_close(device);
     return status;
+}
+
+static struct identity identity_of(const struct spb_volume *volume)
+{
+    return (struct identity){*spb_volume_superblock(volume), spb_volume_sector_size(volume)};
+}
+
+/* One that was there already is as large as it is. */
+static spb_status check_blocks(const struct cli *cli, const char *path,
+                               const struct identity *identity, struct spb_error *err)
+{
+    uint32_t found = identity->superblock.total_blocks;
+    uint32_t wanted = (uint32_t)cli_number(cli, CLI_OPT_BLOCKS, found);
+
+    if (wanted == found)
+        return spb_ok();
+    return spb_fail(err, SPB_BAD_SIZE,
+                    "cannot open %s: --blocks %u was given, but it is there already and has %u "
+                    "blocks of %u bytes",
+                    path, wanted, found, identity->sector_size);
 }
 
 /* ---- The guest ---------------------------------------------------------------------------- */
@@ -84,10 +129,14 @@ static int describe(const struct cli *cli, struct spb_machine *machine)
         .disks = {{.path = cli_text_of(cli, CLI_OPT_FILE)}},
         .disk_count = 1,
     };
-    if (!is_file(machine->kernel))
-        return usage_path(cli, CLI_OPT_KERNEL, machine->kernel);
-    if (!is_file(machine->initrd))
-        return usage_path(cli, CLI_OPT_INITRD, machine->initrd);
+    int code = check_path(cli, CLI_OPT_KERNEL);
+    if (code == CLI_EXIT_OK)
+        code = check_path(cli, CLI_OPT_INITRD);
+    if (code != CLI_EXIT_OK)
+        return code;
+    /* Another that is not there is made. */
+    if (look_for_file(machine->disks[0].path) == EISDIR)
+        return usage_path(cli, CLI_OPT_FILE, machine->disks[0].path, EISDIR);
     if (accel != NULL && !spb_accel_parse(accel, &machine->accel))
         return cli_usage(cli, "--accel %s: expected tcg or kvm", accel);
     return CLI_EXIT_OK;
@@ -137,13 +186,47 @@ static int exit_code(const struct cli_qemu_result *result)
     return result->was_asked ? CLI_EXIT_STOPPED : CLI_EXIT_QEMU;
 }
 
-static spb_status check_image(const struct cli *cli, const char *path, struct spb_report *report,
+static void identity_text(const struct identity *identity, char *text, size_t size)
+{
+    char uuid[CLI_UUID_TEXT_SIZE];
+
+    cli_text_uuid(identity->superblock.uuid, uuid);
+    (void)snprintf(text, size, "uuid %s, tenant %u, %u blocks of %u bytes", uuid,
+                   (unsigned)identity->superblock.tenant_id, identity->superblock.total_blocks,
+                   identity->sector_size);
+}
+
+/* Is it still the image that the guest was given? Before anything is written to it. */
+static spb_status check_identity(const struct cli *cli, const char *path,
+                                 const struct identity *before, struct spb_error *err)
+{
+    char found_text[IDENTITY_TEXT_SIZE], before_text[IDENTITY_TEXT_SIZE];
+    struct spb_volume *volume = NULL;
+
+    SPB_TRY(open_image(cli, path, SPB_FILE_READ, &volume, err));
+    struct identity found = identity_of(volume);
+    spb_volume_close(volume);
+    if (memcmp(found.superblock.uuid, before->superblock.uuid, SPB_UUID_SIZE) == 0 &&
+        found.superblock.tenant_id == before->superblock.tenant_id &&
+        found.superblock.total_blocks == before->superblock.total_blocks &&
+        found.sector_size == before->sector_size)
+        return spb_ok();
+    identity_text(&found, found_text, sizeof(found_text));
+    identity_text(before, before_text, sizeof(before_text));
+    return spb_fail(err, SPB_CORRUPT,
+                    "the guest wrote another superblock to %s: found %s; before it was %s", path,
+                    found_text, before_text);
+}
+
+static spb_status check_image(const struct cli *cli, const char *path,
+                              const struct identity *before, struct spb_report *report,
                               struct spb_error *err)
 {
     struct cli_progress progress;
     struct spb_volume *volume = NULL;
 
-    SPB_TRY(open_image(cli, path, &volume, err));
+    SPB_TRY(check_identity(cli, path, before, err));
+    SPB_TRY(open_image(cli, path, SPB_FILE_WRITE, &volume, err));
     cli_progress_init(&progress, cli, "checking");
     spb_status status = spb_volume_check(volume, cli_progress_callback, &progress, report, err);
     cli_progress_done(&progress);
@@ -151,23 +234,34 @@ static spb_status check_image(const struct cli *cli, const char *path, struct sp
     return status;
 }
 
+static json_t *ending_json(const struct cli_qemu_result *result, bool clean)
+{
+    json_t *root = cli_json_object();
+
+    cli_json_set_string(root, "ending", ending_key(result));
+    cli_json_set_bool(root, "was_asked", result->was_asked);
+    cli_json_set_bool(root, "clean", clean);
+    return root;
+}
+
+static const char *ending_text(const struct cli_qemu_result *result)
+{
+    return result->was_asked ? "was ended" : spb_ending_words(result->ending);
+}
+
 static void tell(const struct cli *cli, const struct cli_qemu_result *result,
                  const struct spb_report *report)
 {
     bool failed = result->ending == SPB_ENDING_CRASHED && !result->was_asked;
 
-    cli_note(cli, "the guest %s; %zu found on the image%s%s",
-             result->was_asked ? "was ended" : spb_ending_words(result->ending), report->count,
+    cli_note(cli, "the guest %s; %zu found on the image%s%s", ending_text(result), report->count,
              failed ? "; QEMU's last words: " : "", failed ? result->words : "");
     for (size_t i = 0; i < report->count; i++)
         cli_note(cli, "%s: %s", spb_finding_name(report->findings[i].kind),
                  report->findings[i].text);
     if (!cli_is_json(cli))
         return;
-    json_t *root = cli_json_object();
-    cli_json_set_string(root, "ending", ending_key(result));
-    cli_json_set_bool(root, "was_asked", result->was_asked);
-    cli_json_set_bool(root, "clean", report->count == 0);
+    json_t *root = ending_json(result, report->count == 0);
     cli_json_set_number(root, "findings", report->count);
     cli_json_set_number(root, "events_live", report->events_live);
     cli_json_set_number(root, "params_valid", report->params_valid);
@@ -175,16 +269,29 @@ static void tell(const struct cli *cli, const struct cli_qemu_result *result,
     cli_json_print(root);
 }
 
-static int conclude(const struct cli *cli, const char *path, const struct cli_qemu_result *result)
+static int tell_failure(const struct cli *cli, const struct cli_qemu_result *result,
+                        const struct spb_error *failed)
+{
+    cli_note(cli, "the guest %s; its image cannot be checked", ending_text(result));
+    if (cli_is_json(cli)) {
+        json_t *root = ending_json(result, false), *error = cli_json_object();
+
+        cli_json_set_string(error, "code", spb_code_name(failed->code));
+        cli_json_set_string(error, "message", failed->text);
+        cli_json_set(root, "error", error);
+        cli_json_print(root);
+    }
+    return cli_fail(cli, failed);
+}
+
+static int conclude(const struct cli *cli, const char *path, const struct identity *before,
+                    const struct cli_qemu_result *result)
 {
     struct spb_report report = {.findings = NULL};
     struct spb_error err;
 
-    if (!spb_is_ok(check_image(cli, path, &report, &err))) {
-        cli_note(cli, "the guest %s; its image cannot be checked",
-                 spb_ending_words(result->ending));
-        return cli_fail(cli, &err);
-    }
+    if (!spb_is_ok(check_image(cli, path, before, &report, &err)))
+        return tell_failure(cli, result, &err);
     tell(cli, result, &report);
     int code = report.count == 0 ? exit_code(result) : CLI_EXIT_CORRUPT;
     spb_report_done(&report);
@@ -197,6 +304,7 @@ int cli_run_launch(struct cli *cli)
     struct spb_volume *volume = NULL;
     struct cli_qemu_result result;
     struct spb_machine machine;
+    struct identity before;
     struct spb_error err;
 
     int code = describe(cli, &machine);
@@ -204,11 +312,15 @@ int cli_run_launch(struct cli *cli)
         return code;
     spb_status status = make_image(cli, path, &err);
     if (spb_is_ok(status))
-        status = open_image(cli, path, &volume, &err);
+        status = open_image(cli, path, SPB_FILE_WRITE, &volume, &err);
+    if (spb_is_ok(status)) {
+        before = identity_of(volume);
+        status = check_blocks(cli, path, &before, &err);
+    }
     if (spb_is_ok(status))
         status = run_guest(volume, &machine, &result, &err);
     spb_volume_close(volume);
     if (!spb_is_ok(status))
         return cli_fail(cli, &err);
-    return conclude(cli, path, &result);
+    return conclude(cli, path, &before, &result);
 }

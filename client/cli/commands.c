@@ -50,11 +50,14 @@ const struct cli_command cli_commands[] = {
                 B(CLI_OPT_QEMU),
      .required = B(CLI_OPT_FILE) | B(CLI_OPT_KERNEL) | B(CLI_OPT_INITRD),
      .summary = "boot a virtual machine on an image file, its console on the terminal",
-     .details = "A file that is absent is made, of 4096 blocks unless --blocks says otherwise. The "
-                "guest's disk is /dev/vda. Ctrl-A X or SIGINT ends it. Afterwards the image is "
-                "checked. Exits 0 when the guest powered off, 6 when it panicked, 7 when it asked "
+     .details = "A file that is absent is made, of 4096 blocks unless --blocks says otherwise; one "
+                "that is there must have as many. The guest's disk is /dev/vda. Ctrl-A X or SIGINT "
+                "ends it. Afterwards the image is checked: what is on it, and that it has the "
+                "uuid, tenant and size that it had. The console goes to standard output; with "
+                "--json one object with what came of it follows there, after it. Exits 0 when the "
+                "guest powered off, 6 when it panicked, 7 when it asked "
                 "for a reboot, 8 when you ended it, 9 when QEMU failed, and 5, however it ended, "
-                "when the check found something.",
+                "when the check found something or the image is another.",
      .example = "  spaceblock launch --file demo.img --kernel vmlinuz --initrd initrd.img",
      .run = cli_run_launch},
     {COMMON, .name = "inspect", .subject = CLI_ON_TARGET, .options = B(CLI_OPT_DATA),
