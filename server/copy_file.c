@@ -43,11 +43,6 @@ void spb_temporary_give(struct spb_daemon *daemon, uint64_t n)
     SPB_ASSERT(before >= n);
 }
 
-static enum spb_code code_of(int number)
-{
-    return number == ENOSPC || number == EDQUOT || number == EFBIG ? SPB_FULL : SPB_IO;
-}
-
 /* ---- Folders ------------------------------------------------------------------------------ */
 
 static int sync_folder(const char *path)
@@ -73,7 +68,8 @@ spb_status spb_folder_make(const char *parent, uint16_t tenant, struct spb_error
         (void)close(fd);
     if (number == 0)
         return spb_ok();
-    return spb_fail_errno(err, code_of(number), number, "making the folder of tenant %s", name);
+    return spb_fail_errno(err, spb_code_of_errno(number), number, "making the folder of tenant %s",
+                          name);
 }
 
 spb_status spb_folder_sync(const char *path, struct spb_error *err)
@@ -94,8 +90,8 @@ spb_status spb_folder_sync(const char *path, struct spb_error *err)
 
 static spb_status fail_room(const char *what, uint64_t size, int number, struct spb_error *err)
 {
-    return spb_fail_errno(err, code_of(number), number, "making room for %s of %llu bytes", what,
-                          (unsigned long long)size);
+    return spb_fail_errno(err, spb_code_of_errno(number), number,
+                          "making room for %s of %llu bytes", what, (unsigned long long)size);
 }
 
 /* Allocating what can never fit would fill the disk for a while before it fails. */
@@ -164,7 +160,7 @@ spb_status spb_file_name(const char *from, const char *to, const char *what, boo
     if (number == EEXIST)
         return spb_fail(err, SPB_EXISTS, "naming %s: the name is taken", what);
     if (number != 0)
-        return spb_fail_errno(err, code_of(number), number, "naming %s", what);
+        return spb_fail_errno(err, spb_code_of_errno(number), number, "naming %s", what);
     *named = true;
     return spb_folder_sync(to, err);
 }
@@ -203,7 +199,7 @@ spb_status spb_file_write(int fd, uint64_t offset, const void *data, size_t n, c
         if (put < 0 && errno == EINTR)
             continue;
         if (put <= 0)
-            return spb_fail_errno(err, code_of(errno), errno, "writing %s at %llu", what,
+            return spb_fail_errno(err, spb_code_of_errno(errno), errno, "writing %s at %llu", what,
                                   (unsigned long long)offset);
         at += put;
         offset += (uint64_t)put;

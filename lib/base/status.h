@@ -4,6 +4,8 @@
 #ifndef SPB_BASE_STATUS_H
 #define SPB_BASE_STATUS_H
 
+#include <errno.h>
+
 #include "spaceblock/status.h"
 
 /* Success. */
@@ -20,6 +22,12 @@ spb_status spb_fail(struct spb_error *err, enum spb_code code, const char *forma
 /* As spb_fail, and adds ": " and the system's text of number, which is kept as saved_errno. */
 spb_status spb_fail_errno(struct spb_error *err, enum spb_code code, int number, const char *format,
                           ...) __attribute__((format(printf, 4, 5)));
+
+/* What a call that makes or writes files failed with: SPB_FULL without room, else SPB_IO. */
+static inline enum spb_code spb_code_of_errno(int number)
+{
+    return number == ENOSPC || number == EDQUOT || number == EFBIG ? SPB_FULL : SPB_IO;
+}
 
 /* SPB_NO_MEMORY with the text "out of memory while WHAT". */
 spb_status spb_fail_memory(struct spb_error *err, const char *what);

@@ -528,9 +528,7 @@ bool spb_device_file_lacks_space(struct spb_device *device)
 static spb_status fail_space(const struct file_device *file, uint64_t lacks, int number,
                              struct spb_error *err)
 {
-    bool full = number == ENOSPC || number == EDQUOT || number == EFBIG;
-
-    return spb_fail_errno(err, full ? SPB_FULL : SPB_IO, number,
+    return spb_fail_errno(err, spb_code_of_errno(number), number,
                           "cannot give %s all its space: it lacks %llu bytes of %llu",
                           file->base.name, (unsigned long long)lacks,
                           (unsigned long long)file->base.size_bytes);

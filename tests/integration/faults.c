@@ -3,9 +3,9 @@
  *
  * The file named by SPB_FAULT_FILE holds lines of "OPERATION PATH ACTION [SKIP [COUNT]]": OPERATION
  * is flush (fsync, fdatasync), write (pwrite, pwritev), allocate (fallocate, posix_fallocate), copy
- * (copy_file_range), rename (rename, renameat2: by the new name) or watch (epoll_ctl, of a pidfd
- * alone, whose path has "pidfd" in it). PATH is a part of the path of the file that is touched, its
- * end if it ends with $. ACTION is one of
+ * (copy_file_range), rename (rename, renameat2: by the new name), folder (mkdir, mkdirat) or watch
+ * (epoll_ctl, of a pidfd alone, whose path has "pidfd" in it). PATH is a part of the path of the
+ * file that is touched, its end if it ends with $. ACTION is one of
  *
  *   an errno's number  the call fails so, without touching the file
  *   kill               the process ends there
@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -311,6 +312,32 @@ ssize_t copy_file_range(int from, off64_t *in, int to, off64_t *out, size_t n, u
     real_function("copy_file_range", &real);
     size_t most = fate.shorten > 0 && fate.shorten < n ? fate.shorten : n;
     return real(from, in, to, out, most, flags);
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+    int (*real)(const char *, mode_t);
+    int number = fault_at("folder", path).number;
+
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function("mkdir", &real);
+    return real(path, mode);
+}
+
+int mkdirat(int dir, const char *path, mode_t mode)
+{
+    int (*real)(int, const char *, mode_t);
+    int number = fault_at("folder", path).number;
+
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    real_function("mkdirat", &real);
+    return real(dir, path, mode);
 }
 
 int rename(const char *from, const char *to)

@@ -87,6 +87,27 @@ class Requests(GuestCase):
             "guest": {"name": "y"}, "config": self.config() | {"images": [{"name": "none"}]}})
         self.assertIn("no image 1/none", reply.message)
 
+    def test_a_full_disk_is_told_so(self):
+        faults = Faults(self.dir)
+        self.env = faults.environment()
+        self.start()
+        config = self.config("end=poweroff")
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            faults.fail("folder", "guests/", number)
+            reply = self.refused(rpc.EXHAUSTED, self.c, "Guests", "Create",
+                                 {"guest": {"name": "g"}, "config": config})
+            self.assertEqual(reply.reason, "NO_SPACE")
+            self.assertIn(os.strerror(number), reply.message)
+        self.refused(rpc.NOT_FOUND, self.c, "Guests", "Get", {"guest": {"name": "g"}})
+        faults.clear()
+        self.c.call("Guests", "Create", guest={"name": "g"}, config=config)
+        faults.fail("folder", "g1-1", errno.ENOSPC)
+        reply = self.refused(rpc.EXHAUSTED, self.c, "Guests", "Start", {"guest": {"name": "g"}})
+        self.assertEqual(reply.reason, "NO_SPACE")
+        faults.clear()
+        self.guest("Start")
+        self.wait_for("stopped")
+
     def test_list_in_pages(self):
         self.start()
         names = [f"g{n:02}" for n in range(7)]

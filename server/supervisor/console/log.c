@@ -58,8 +58,8 @@ static void advance(struct spb_log *log, uint64_t n)
 static spb_status make_folder(const char *directory, struct spb_error *err)
 {
     if (mkdir(directory, 0700) < 0 && errno != EEXIST)
-        return spb_fail_errno(err, SPB_IO, errno, "cannot make %s, the folder of a console's log",
-                              directory);
+        return spb_fail_errno(err, spb_code_of_errno(errno), errno,
+                              "cannot make %s, the folder of a console's log", directory);
     return spb_ok();
 }
 

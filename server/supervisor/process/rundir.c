@@ -93,7 +93,8 @@ spb_status spb_rundir_make(const char *base, const char *name, struct spb_rundir
     if (rc < 0 && number == EEXIST)
         return spb_fail(err, SPB_EXISTS, "the run directory %s is there already", made.path);
     if (rc < 0)
-        return spb_fail_errno(err, SPB_IO, number, "cannot make the run directory %s", made.path);
+        return spb_fail_errno(err, spb_code_of_errno(number), number,
+                              "cannot make the run directory %s", made.path);
     if (made.fd < 0)
         return fail_open(name, open_number, err);
     *dir = made;

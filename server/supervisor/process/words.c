@@ -35,7 +35,7 @@ spb_status spb_words_make(const struct spb_rundir *dir, struct spb_words *words,
                           struct spb_error *err)
 {
     if (mkfifoat(dir->fd, SPB_RUNDIR_WORDS, 0600) < 0)
-        return spb_fail_errno(err, errno == EEXIST ? SPB_EXISTS : SPB_IO, errno,
+        return spb_fail_errno(err, errno == EEXIST ? SPB_EXISTS : spb_code_of_errno(errno), errno,
                               "cannot make the FIFO %s/%s", dir->path, SPB_RUNDIR_WORDS);
     int child = open_fifo(dir, O_RDWR);
     if (child < 0)
