@@ -216,8 +216,8 @@ static void check_tenant(struct opening *opening, const struct spb_image *image)
     (void)spb_fail(&opening->why, SPB_CORRUPT,
                    "the superblock names tenant %u, the folder is tenant %u's", (unsigned)found,
                    (unsigned)image->tenant);
-    turn_away(opening, opening->from_guest && is_known(&opening->row) ? SPB_IMAGE_QUARANTINED
-                                                                      : SPB_IMAGE_DAMAGED);
+    /* It is another than it was, also where somebody would accept it; or never was one of here. */
+    turn_away(opening, opening->row.id != 0 ? SPB_IMAGE_QUARANTINED : SPB_IMAGE_DAMAGED);
 }
 
 /* The registry is the authority for uuid and size: somebody changed the file, or the superblock. */

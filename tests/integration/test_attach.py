@@ -544,10 +544,20 @@ class Attached(lending.Case):
                 state, reason = self.state(self.c, "a")
                 self.assertEqual(state, QUARANTINED)
                 self.assertRegex(reason, word)
+                if what == "tenant":
+                    self.cannot_be_accepted(word)
                 with open(self.path, "r+b") as file:
                     file.write(super_block)
                 self.c.call("Images", "Reopen", image="a")
                 self.assertEqual(self.state(self.c, "a")[0], READY)
+
+    def cannot_be_accepted(self, word):
+        for accept in (True, False):
+            reply = self.refused(rpc.PRECONDITION, self.c, "Images", "Reopen",
+                                 {"image": "a", "accept_identity": accept})
+            self.assertEqual(reply.reason, "IMAGE_QUARANTINED")
+            self.assertRegex(reply.message, word)
+            self.assertEqual(self.state(self.c, "a")[0], QUARANTINED)
 
     def test_a_broken_superblock_is_damage(self):
         guest = self.lend()
