@@ -61,7 +61,7 @@ static char *label_of(const struct cli *cli)
 
 int cli_run_artifact_put(struct cli *cli)
 {
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     struct cli_artifact_file file = {.tenant = tenant_of(cli), .path = cli->words[0]};
     Spaceblock__V1__Artifact *stored = NULL;
     bool was_there = false;
@@ -119,7 +119,7 @@ static bool list_one(void *user, const Spaceblock__V1__Artifact *artifact)
 int cli_run_artifact_ls(struct cli *cli)
 {
     static const char *const headings[] = {"SHA-256", "SIZE", "CREATED", "NAME"};
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     struct listing listing = {.list = NULL};
     struct spb_error err;
 
@@ -167,7 +167,7 @@ static spb_status remove_artifact(struct cli *cli, struct cli_session *session,
 
 int cli_run_artifact_rm(struct cli *cli)
 {
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     const char *digits = cli->words[0];
     uint8_t hash[SPB_SHA256_SIZE];
     char text[SPB_SHA256_TEXT_SIZE];

@@ -284,7 +284,7 @@ int cli_run_audit_list(struct cli *cli)
 {
     static const char *const headings[] = {"TIME",    "PRINCIPAL", "IMAGE",  "METHOD",
                                            "OUTCOME", "OBJECT",    "BEFORE", "AFTER"};
-    AUTO_DAEMON struct cli_daemon daemon = {NULL, NULL, 0};
+    AUTO_DAEMON struct cli_daemon daemon = {.client = NULL};
     struct listing listing = {.more = false};
     struct query query;
     struct spb_error err;

@@ -61,7 +61,7 @@ static int make(struct cli *cli, struct cli_guest *guest, struct cli_guest_answe
 
 int cli_run_guest_create(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     CLI_AUTO_ANSWER struct cli_guest_answer answer = {NULL, NULL};
 
     int code = make(cli, &guest, &answer);
@@ -89,7 +89,7 @@ static int remove_it(struct cli *cli, struct cli_guest *guest, int code)
 
 int cli_run_guest_run(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     CLI_AUTO_ANSWER struct cli_guest_answer answer = {NULL, NULL};
     bool removes = cli_has(cli, CLI_OPT_RM);
     struct spb_error err;
@@ -115,7 +115,7 @@ int cli_run_guest_run(struct cli *cli)
 
 int cli_run_guest_start(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     CLI_AUTO_ANSWER struct cli_guest_answer answer = {NULL, NULL};
     struct spb_error err;
 
@@ -145,7 +145,7 @@ static int end(struct cli *cli, struct cli_guest *guest, struct cli_guest_answer
 
 int cli_run_guest_stop(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     CLI_AUTO_ANSWER struct cli_guest_answer answer = {NULL, NULL};
     uint32_t timeout_ms = (uint32_t)(cli_number(cli, CLI_OPT_STOP_TIMEOUT, 0) * 1000);
     struct spb_error err;
@@ -159,7 +159,7 @@ int cli_run_guest_stop(struct cli *cli)
 
 int cli_run_guest_kill(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     CLI_AUTO_ANSWER struct cli_guest_answer answer = {NULL, NULL};
     struct spb_error err;
 
@@ -174,7 +174,7 @@ int cli_run_guest_kill(struct cli *cli)
 
 int cli_run_guest_rm(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     struct spb_error err;
 
     int code = cli_guest_open(cli, &guest);
@@ -196,7 +196,7 @@ int cli_run_guest_rm(struct cli *cli)
 
 int cli_run_guest_wait(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     CLI_AUTO_ANSWER struct cli_guest_answer answer = {NULL, NULL};
     const char *what = cli_text_of(cli, CLI_OPT_FOR);
     enum cli_guest_goal goal = CLI_GUEST_ENDED;

@@ -46,7 +46,7 @@ static void tell_end(const struct cli *cli, struct cli_guest *guest,
 
 int cli_run_guest_console(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     struct cli_stream_how how = {.types = true,
                                  .follows = true,
                                  .ends_typed = cli_has(cli, CLI_OPT_NO_WAIT),
@@ -65,7 +65,7 @@ int cli_run_guest_console(struct cli *cli)
 
 int cli_run_guest_logs(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     struct cli_stream_how how = {
         .follows = cli_has(cli, CLI_OPT_FOLLOW),
         .is_safe = isatty(STDOUT_FILENO) == 1 && !cli_has(cli, CLI_OPT_RAW),

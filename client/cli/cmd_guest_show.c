@@ -78,7 +78,7 @@ int cli_run_guest_ls(struct cli *cli)
 
 int cli_run_guest_show(struct cli *cli)
 {
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     CLI_AUTO_ANSWER struct cli_guest_answer answer = {NULL, NULL};
     struct spb_error err;
 
@@ -155,7 +155,7 @@ int cli_run_guest_stats(struct cli *cli)
                                              &spaceblock__v1__guest_stats_response__descriptor,
                                              CLI_CALL_MS};
     Spaceblock__V1__GuestStatsRequest request;
-    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_GUEST struct cli_guest guest = {.daemon = {.client = NULL}};
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
     struct spb_error err;
 

@@ -106,7 +106,7 @@ int cli_run_image_create(struct cli *cli)
                                              CLI_LONG_CALL_MS};
     Spaceblock__V1__CreateImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     struct spb_format_options options = {.total_blocks = 0};
     struct spb_error err;
 
@@ -141,7 +141,7 @@ int cli_run_image_show(struct cli *cli)
         CLI_SERVICE_IMAGES, "Get", &spaceblock__v1__get_image_response__descriptor, CLI_CALL_MS};
     Spaceblock__V1__GetImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
 
     spaceblock__v1__get_image_request__init(&request);
     int code = cli_session_open(cli, &session);
@@ -162,7 +162,7 @@ int cli_run_image_delete(struct cli *cli)
                                              CLI_CALL_MS};
     Spaceblock__V1__DeleteImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     const char *uuid_text = cli_text_of(cli, CLI_OPT_UUID);
     uint8_t uuid[SPB_UUID_SIZE];
     struct spb_error err;
@@ -198,7 +198,7 @@ int cli_run_image_reopen(struct cli *cli)
                                              CLI_LONG_CALL_MS};
     Spaceblock__V1__ReopenImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     struct spb_error err;
 
     spaceblock__v1__reopen_image_request__init(&request);

@@ -170,7 +170,7 @@ static char *name_from_path(const char *path)
 
 static int import_as(struct cli *cli, const char *name)
 {
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     struct importing importing __attribute__((cleanup(importing_cleanup))) = {
         .cli = cli,
         .session = &session,
@@ -226,7 +226,7 @@ int cli_run_image_clone(struct cli *cli)
     Spaceblock__V1__CloneImageRequest request;
     Spaceblock__V1__ImageRef to;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     const char *uuid_text = cli_text_of(cli, CLI_OPT_UUID);
     struct cli_image_ref ref;
     uint8_t uuid[SPB_UUID_SIZE];
@@ -259,7 +259,7 @@ int cli_run_image_rename(struct cli *cli)
                                              CLI_LONG_CALL_MS};
     Spaceblock__V1__RenameImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
 
     spaceblock__v1__rename_image_request__init(&request);
     int code = cli_session_open(cli, &session);

@@ -314,7 +314,7 @@ static void report(const struct exporting *exporting)
 
 int cli_run_image_export(struct cli *cli)
 {
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     struct cli_progress progress;
     struct exporting exporting = {
         .cli = cli, .session = &session, .path = cli->words[1], .progress = &progress};

@@ -82,7 +82,7 @@ int cli_run_server_info(struct cli *cli)
         CLI_SERVICE_SERVER, "Info", &spaceblock__v1__server_info_response__descriptor, CLI_CALL_MS};
     Spaceblock__V1__ServerInfoRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
-    AUTO_DAEMON struct cli_daemon daemon = {NULL, NULL, 0};
+    AUTO_DAEMON struct cli_daemon daemon = {.client = NULL};
     struct spb_error err;
 
     spaceblock__v1__server_info_request__init(&request);
@@ -130,7 +130,7 @@ static spb_status ping(struct cli_daemon *daemon, uint64_t *took_us, struct spb_
 
 int cli_run_server_ping(struct cli *cli)
 {
-    AUTO_DAEMON struct cli_daemon daemon = {NULL, NULL, 0};
+    AUTO_DAEMON struct cli_daemon daemon = {.client = NULL};
     struct spb_error err;
     uint64_t took_us = 0;
 

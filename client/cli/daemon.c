@@ -53,6 +53,7 @@ spb_status cli_daemon_open(struct cli *cli, struct cli_daemon *daemon, struct sp
     options.notice_user = cli;
     daemon->failure = &cli->failure;
     daemon->timeout_ms = timeout_ms;
+    daemon->chunk_max = daemon->calls_max = 0;
     return spb_client_open_with(endpoint, &options, &daemon->client, err);
 }
 

@@ -30,7 +30,7 @@ static void print_rows(const struct cli_list *list, struct cli_rows *rows)
 
 int cli_list_run(struct cli *cli, const struct cli_list *list)
 {
-    CLI_AUTO_SESSION struct cli_session session = {.daemon = {NULL, NULL, 0}};
+    CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
     struct cli_rows rows = {.items = NULL};
     struct cli_page page = {.token_len = 0};
     struct spb_error err;

@@ -5,6 +5,7 @@
 #include "cli/transfer.h"
 
 #include <malloc.h>
+#include <spaceblock/v1/server.pb-c.h>
 #include <spaceblock/v1/uploads.pb-c.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,10 +33,57 @@ struct lane {
 struct transfer {
     struct cli_daemon *daemon;
     struct lane lanes[CLI_TRANSFER_CALLS];
+    size_t lane_count;
+    uint32_t chunk;          /* bytes at most */
     uint64_t started, ended; /* chunks */
     spb_status status;       /* the first failure */
     struct spb_error *err;
 };
+
+/* ---- What the daemon takes ------------------------------------------------------------------ */
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Once a client, and not for what is small: the answer is some kilobytes itself. */
+static spb_status ask_limits(struct cli_daemon *daemon, struct spb_error *err)
+{
+    static const struct cli_method method = {
+        CLI_SERVICE_SERVER, "Info", &spaceblock__v1__server_info_response__descriptor, CLI_CALL_MS};
+    Spaceblock__V1__ServerInfoRequest request = SPACEBLOCK__V1__SERVER_INFO_REQUEST__INIT;
+    CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
+
+    SPB_TRY(cli_daemon_call(daemon, &method, &request.base, &reply, err));
+    const Spaceblock__V1__ServerInfoResponse *answer = (const void *)reply;
+    if (answer->chunk_bytes_max < CLI_CHUNK_MIN || answer->calls_in_flight_max == 0)
+        return cli_answer_lacks(&method, "a chunk size of 64 KiB or more, or a number of calls",
+                                err);
+    daemon->chunk_max = answer->chunk_bytes_max;
+    daemon->calls_max = answer->calls_in_flight_max;
+    return spb_ok();
+}
+
+/* Beside the transfer's own calls nothing is in flight while it runs but, now and then, the ping by
+ * which the client looks whether the connection is alive. */
+static spb_status choose_size(struct transfer *transfer, uint64_t bytes, uint32_t chunk)
+{
+    struct cli_daemon *daemon = transfer->daemon;
+
+    transfer->chunk = CLI_CHUNK_MIN;
+    transfer->lane_count = 1;
+    if (bytes <= CLI_CHUNK_MIN)
+        return spb_ok();
+    if (daemon->calls_max == 0)
+        SPB_TRY(ask_limits(daemon, transfer->err));
+    transfer->chunk = smaller(chunk, daemon->chunk_max);
+    if (daemon->calls_max > 1)
+        transfer->lane_count = smaller(CLI_TRANSFER_CALLS, daemon->calls_max - 1);
+    return spb_ok();
+}
+
+/* ---- Lanes ---------------------------------------------------------------------------------- */
 
 /* Chunks come and go by the thousand: memory that is free stays mapped, or the kernel would have to
  * clear all of it anew for each of them. */
@@ -213,10 +261,10 @@ static void on_sent(void *user, const struct spb_client_reply *reply)
     note_taken(sending, next);
 }
 
-static spb_status make_rooms(struct transfer *transfer, size_t chunk)
+static spb_status make_rooms(struct transfer *transfer)
 {
-    for (size_t i = 0; i < CLI_TRANSFER_CALLS; i++) {
-        transfer->lanes[i].data = malloc(chunk);
+    for (size_t i = 0; i < transfer->lane_count; i++) {
+        transfer->lanes[i].data = malloc(transfer->chunk);
         if (transfer->lanes[i].data == NULL)
             return spb_fail_memory(transfer->err, "preparing a transfer");
     }
@@ -226,7 +274,7 @@ static spb_status make_rooms(struct transfer *transfer, size_t chunk)
 /* Any one: the answer to a chunk may wait for the disk while those to later ones do not. */
 static struct lane *free_lane(struct transfer *transfer)
 {
-    for (size_t i = 0; i < CLI_TRANSFER_CALLS; i++) {
+    for (size_t i = 0; i < transfer->lane_count; i++) {
         if (!transfer->lanes[i].is_busy)
             return &transfer->lanes[i];
     }
@@ -261,7 +309,7 @@ static void send_all(struct send_state *state)
         if (lane == NULL) {
             wait_once(transfer);
         } else {
-            size_t n = size - at < sending->chunk ? (size_t)(size - at) : sending->chunk;
+            size_t n = size - at < transfer->chunk ? (size_t)(size - at) : transfer->chunk;
             transfer_fail(transfer, send_chunk(state, lane, at, n));
             send_started(transfer);
             at += n;
@@ -278,7 +326,10 @@ spb_status cli_transfer_send(struct cli_daemon *daemon, struct cli_sending *send
 
     sending->is_astray = false;
     transfer_init(&state.transfer, daemon, err);
-    spb_status status = make_rooms(&state.transfer, sending->chunk);
+    spb_status status =
+        choose_size(&state.transfer, sending->source->size - sending->offset, sending->chunk);
+    if (spb_is_ok(status))
+        status = make_rooms(&state.transfer);
     if (spb_is_ok(status)) {
         send_all(&state);
         drain(&state.transfer);
@@ -293,7 +344,7 @@ spb_status cli_transfer_send(struct cli_daemon *daemon, struct cli_sending *send
 /* In turn, so that the oldest call is always that of the lane to be used next. */
 static struct lane *next_lane(struct transfer *transfer)
 {
-    return &transfer->lanes[transfer->started % CLI_TRANSFER_CALLS];
+    return &transfer->lanes[transfer->started % transfer->lane_count];
 }
 
 static spb_status check_chunk(const struct lane *lane,
@@ -351,10 +402,10 @@ static void fetch_all(struct transfer *transfer, const struct cli_reading *readi
     uint64_t length = reading->length, asked = from, done = from, handed = 0;
 
     while (done < length && !has_failed(transfer)) {
-        struct lane *oldest = &transfer->lanes[handed % CLI_TRANSFER_CALLS];
+        struct lane *oldest = &transfer->lanes[handed % transfer->lane_count];
         struct lane *next = next_lane(transfer);
         if (asked < length && !next->is_busy && next->answer == NULL) {
-            size_t n = length - asked < CLI_CHUNK_MAX ? (size_t)(length - asked) : CLI_CHUNK_MAX;
+            size_t left = length - asked, n = left < transfer->chunk ? left : transfer->chunk;
             transfer_fail(transfer, ask_chunk(transfer, reading, asked, n));
             asked += n;
         } else if (oldest->answer != NULL) {
@@ -378,6 +429,8 @@ spb_status cli_transfer_read(struct cli_daemon *daemon, const struct cli_reading
     struct transfer transfer;
 
     transfer_init(&transfer, daemon, err);
+    if (from < reading->length)
+        SPB_TRY(choose_size(&transfer, reading->length - from, CLI_CHUNK_MAX));
     fetch_all(&transfer, reading, from, progress, sink, user);
     drain(&transfer);
     transfer_done(&transfer);

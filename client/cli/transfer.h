@@ -1,7 +1,8 @@
 /*
  * Bytes to and from a daemon, in chunks, several calls in flight. Memory is constant:
- * CLI_TRANSFER_CALLS chunks. The client repeats chunks over lost connections; what it cannot mend
- * ends the transfer, which can be begun anew where it stood. One thread.
+ * CLI_TRANSFER_CALLS chunks; less where the daemon's operator allows less, which it is asked for
+ * unless one chunk of the least size is enough. The client repeats chunks over lost connections;
+ * what it cannot mend ends the transfer, which can be begun anew where it stood. One thread.
  */
 #ifndef SPB_CLI_TRANSFER_H
 #define SPB_CLI_TRANSFER_H
@@ -10,17 +11,17 @@
 
 /* Each call that is lost with a link is one of those that may be repeated: so they are few. */
 #define CLI_TRANSFER_CALLS 4u
-#define CLI_CHUNK_MIN (1u << 16)
-/* Half of what the daemon takes at most. All chunks that are on their way at once are less than a
- * connection may have in work, so that it goes on reading, and answers pings, while a disk is slow;
- * and what passes through so many hands is in the processor's cache still.
+#define CLI_CHUNK_MIN (1u << 16) /* every daemon takes that */
+/* Half of what a daemon takes that is not told to take less. All chunks that are on their way at
+ * once are less than a connection may have in work, so that it goes on reading, and answers pings,
+ * while a disk is slow; and what passes through so many hands is in the processor's cache still.
  */
 #define CLI_CHUNK_MAX (8u << 16)
 
 /* An upload's bytes. What it points to is borrowed. */
 struct cli_sending {
     const ProtobufCBinaryData *upload_id;
-    uint32_t chunk; /* bytes; all but the last are so long */
+    uint32_t chunk; /* bytes; none is longer */
     struct cli_source *source;
     struct cli_progress *progress;
     uint64_t offset; /* where to begin; afterwards, how far the daemon has said to have it */

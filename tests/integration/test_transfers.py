@@ -1,4 +1,6 @@
-"""Long transfers by the CLI: the progress bar on a terminal, interruption, pipes."""
+"""Long transfers by the CLI: the progress bar on a terminal, interruption, pipes, and daemons that
+take less than others do.
+"""
 import os
 import signal
 import subprocess
@@ -8,7 +10,7 @@ import harness
 from faults import Faults
 from targets import DaemonTarget, FileTarget
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 BAR_AFTER_S = 0.2  # a bar is drawn for what takes longer than a tenth of a second
 
 
@@ -121,6 +123,81 @@ class DaemonTransfers(Transfers, harness.Case):
         """The upload keeps its space, to be continued."""
         self.assertRegex(said, r"\d+ of 8388608 bytes are there; the same command goes on")
         self.assertLess(self.t.json("inspect").get("free_blocks"), free)
+
+
+class Narrow(harness.Case):
+    """Limits of the daemon that are below what a transfer takes where nothing is told."""
+
+    def start(self, name="d", **values):
+        self.d = self.daemon(name, env=self.faults.environment(),
+                             args=["--http", "127.0.0.1:0", *harness.limits(**values)])
+
+    def cli(self, *words, **how):
+        return harness.run_cli(*words, "--endpoint", self.d.unix, **how)
+
+    def asked(self):
+        return self.d.metric("spaceblock_rpc_calls_total", service="spaceblock.v1.Server",
+                             method="Info", code="OK")
+
+    def setUp(self):
+        super().setUp()
+        self.faults = Faults(self.dir)
+        self.addCleanup(self.faults.release_all)
+        self.data = os.urandom(3 * MIB + 5)
+        self.source = self.file("source", self.data)
+
+    def test_whatever_is_told_is_kept_to(self):
+        for n, values in enumerate(({"chunk_max_bytes": 64 * KIB}, {"chunk_max_bytes": 300_000},
+                                    {"calls_in_flight_max": 1}, {"calls_in_flight_max": 2},
+                                    {"calls_in_flight_max": 3, "chunk_max_bytes": 100_000})):
+            with self.subTest(**values):
+                self.start(f"d{n}", **values)
+                folder = self.dir / f"f{n}"
+                folder.mkdir()
+                self.every_transfer(folder)
+
+    def every_transfer(self, folder):
+        of = ("--image", "a")
+        self.cli("image", "create", "a", "--blocks", 2048, "--sector-size", 4096)
+        self.cli("dp", "put", "p", self.source, *of)
+        self.assertEqual(self.cli("dp", "get", "p", "-", *of).out, self.data)
+        self.cli("dp", "get", "p", folder / "p", *of)
+        self.assertEqual((folder / "p").read_bytes(), self.data)
+        seen = self.cli("inspect", "--data", "--json", *of).json["dps"]
+        self.assertEqual([bytes.fromhex(one["data_hex"]) for one in seen], [self.data])
+        self.cli("image", "export", "a", folder / "image")
+        self.cli("image", "delete", "a")
+        self.cli("image", "import", folder / "image", "a")
+        self.assertEqual(self.cli("dp", "get", "p", "-", *of).out, self.data)
+        self.cli("artifact", "put", self.source)
+
+    def test_an_upload_that_was_begun_with_longer_chunks(self):
+        self.start(upload_sync_bytes=64 * KIB)
+        self.cli("image", "create", "a", "--blocks", 2048, "--sector-size", 4096)
+        hold = self.faults.hold("write", "images/1/a.img")
+        words = ("dp", "put", "p", self.source, "--image", "a")
+        process = subprocess.Popen([harness.CLI, *words, "--endpoint", self.d.unix],
+                                   env=harness.environment(), stderr=subprocess.PIPE,
+                                   preexec_fn=harness.die_with_parent)
+        self.addCleanup(harness.end, process)
+        hold.wait()
+        process.send_signal(signal.SIGINT)
+        hold.release()
+        self.assertIn(b"goes on with it", process.communicate(timeout=harness.WAIT_S)[1])
+        self.d.finish()
+        self.start(chunk_max_bytes=64 * KIB)
+        self.assertIn("going on at", self.cli(*words, "--verbose").err)
+        self.assertEqual(self.cli("dp", "get", "p", "-", "--image", "a").out, self.data)
+
+    def test_who_sends_little_does_not_ask(self):
+        self.start()
+        self.cli("image", "create", "a", "--blocks", 2048, "--sector-size", 4096)
+        for size, calls in ((64 * KIB, 0), (64 * KIB + 1, 2)):
+            little = self.file("little", self.data[:size])
+            before = self.asked()
+            self.cli("dp", "put", f"p{size}", little, "--image", "a")
+            self.cli("dp", "get", f"p{size}", "-", "--image", "a")
+            self.assertEqual(self.asked() - before, calls)
 
 
 if __name__ == "__main__":
