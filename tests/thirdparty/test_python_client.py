@@ -210,6 +210,18 @@ END"""
             self.assertEqual(self.refusal(upload, client, probe, "p", b"x").code,
                              Code.ALREADY_EXISTS)
 
+    def test_products_of_a_daemon_that_gives_less_at_once(self):
+        daemon = self.daemon(args=harness.limits(chunk_max_bytes=1 << 18))
+        client = self.client(daemon)
+        probe = self.image(client, blocks=16384)
+        data = random.Random(1).randbytes(1_500_000)
+        upload(client, probe, "p", data)
+        self.assertEqual(download(client, probe, "p"), data)
+        daemon.finish()
+        daemon.args = harness.limits(chunk_max_bytes=1 << 16)
+        daemon.start()
+        self.assertEqual(download(client, probe, "p"), data)
+
     def test_product_that_changes_while_it_is_read(self):
         client = self.client(self.daemon())
         probe = self.image(client, blocks=16384)

@@ -50,6 +50,7 @@ class Client:
         self.endpoint, self.timeout_s = endpoint, timeout_s
         self.connections_made = 0
         self._link = None
+        self._chunk_max = None  # as the daemon of this connection told
         self._linking = threading.Lock()
         self._closed = threading.Event()
 
@@ -70,6 +71,13 @@ class Client:
         with self._linking:
             if self._link:
                 self._link.close()
+
+    def chunk_max(self):
+        """The longest chunk, in bytes, that the daemon takes and gives; asked once a connection."""
+        chunk_max = self._chunk_max
+        if not chunk_max:
+            chunk_max = self._chunk_max = self.Server.Info().chunk_bytes_max
+        return chunk_max
 
     def call(self, method, request=None, /, *, timeout_s=None, retry=True, **fields):
         """One call; gives its response, or raises an Error.
@@ -127,6 +135,7 @@ class Client:
                 # A timeout of nothing would mean not to block at all.
                 self._link = Link(dial(self.endpoint, max(0.001, seconds_left(deadline))))
                 self.connections_made += 1
+                self._chunk_max = None  # a daemon that was started anew may have other limits
             return self._link
         finally:
             self._linking.release()

@@ -5,6 +5,7 @@ from .crc32c import crc32c
 from .errors import Error, RpcError
 
 CHUNK = 1 << 20
+CHUNK_MIN = 1 << 16  # every daemon gives so much
 
 
 def upload(client, image, name, source, *, product_class=0, priority=0, replace=False):
@@ -74,8 +75,11 @@ def download(client, image, name, sink=None):
     product = client.DataProducts.Get(image=image, name=name.encode()).product
     offset = whole = 0
     while offset < product.length:
+        length = min(product.length - offset, CHUNK)
+        if length > CHUNK_MIN:
+            length = min(length, client.chunk_max())
         piece = client.DataProducts.Read(image=image, name=name.encode(), offset=offset,
-                                         identity=product.identity, length=CHUNK)
+                                         identity=product.identity, length=length)
         if not piece.data or crc32c(piece.data) != piece.crc32c:
             raise Error(f"{name}: {len(piece.data)} bytes at {offset} came without their CRC")
         out.write(piece.data)
