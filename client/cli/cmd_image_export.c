@@ -245,7 +245,7 @@ static spb_status say_left(const struct exporting *exporting, const struct cli_p
     return status;
 }
 
-/* *is_gone: the daemon has the backup no longer, and none of it was printed. */
+/* *is_gone: the daemon has the backup no longer. */
 static spb_status write_file(struct exporting *exporting, bool *is_gone, struct spb_error *err)
 {
     struct cli_partial partial __attribute__((cleanup(cli_partial_done))) = {.output = {.fd = -1}};
@@ -259,7 +259,7 @@ static spb_status write_file(struct exporting *exporting, bool *is_gone, struct 
     free(content);
     if (spb_is_ok(status)) {
         status = fetch(exporting, &partial, err);
-        *is_gone = status.code == SPB_NOT_FOUND && strcmp(exporting->path, "-") != 0;
+        *is_gone = status.code == SPB_NOT_FOUND;
         is_left = (status.code == SPB_UNREACHABLE || status.code == SPB_DEADLINE) &&
                   cli_partial_left(&partial) > 0;
         if (is_left)
@@ -272,6 +272,17 @@ static spb_status write_file(struct exporting *exporting, bool *is_gone, struct 
     return status;
 }
 
+/* It is not the image that was not found. */
+static spb_status say_ended(const struct exporting *exporting, struct spb_error *err)
+{
+    struct spb_error why = *err;
+
+    return spb_fail(err, SPB_CHANGED,
+                    "exporting image %s: the daemon has ended the copy that was being read; the "
+                    "same command begins anew: %s",
+                    exporting->cli->words[0], why.text);
+}
+
 /* A daemon that was restarted has no backups: then a new one is made. */
 static spb_status export_image(struct exporting *exporting, struct spb_error *err)
 {
@@ -282,8 +293,11 @@ static spb_status export_image(struct exporting *exporting, struct spb_error *er
         cli_progress_init(exporting->progress, exporting->cli, "fetching");
         spb_status status = write_file(exporting, &is_gone, err);
         cli_progress_done(exporting->progress);
-        if (!is_gone || tries == ANEW_MAX)
+        if (!is_gone)
             return status;
+        /* What was printed cannot be taken back. */
+        if (strcmp(exporting->path, "-") == 0 || tries == ANEW_MAX)
+            return say_ended(exporting, err);
         if (cli_is_verbose(exporting->cli))
             cli_note(exporting->cli, "exporting image %s: beginning anew: %s",
                      exporting->cli->words[0], err->text);

@@ -493,6 +493,21 @@ class Export(Images):
         self.assertEqual(len(self.clean(path)["params"]), 1)
         self.assertEqual(list(self.dir.glob("*.part*")), [])
 
+    def test_a_stream_whose_backup_ends_meanwhile(self):
+        self.serve()
+        self.c.create("big", blocks=65536, sector_size=4096)
+        command = subprocess.Popen(
+            [harness.CLI, "image", "export", "big", "-", "--endpoint", self.d.unix],
+            stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=harness.environment(),
+            preexec_fn=harness.die_with_parent)
+        self.addCleanup(harness.end, command)
+        self.assertTrue(command.stdout.read(1000))
+        self.again(kill=True)
+        _, said = command.communicate(timeout=4 * harness.WAIT_S)
+        self.assertEqual(command.returncode, harness.FAILED, said)
+        self.assertRegex(said, b"exporting image big: .* begins anew: .*no such backup")
+        self.cli("image", "export", "absent", "-", code=harness.ABSENT)
+
     def backups_left(self):
         """How many more the principal may make, counted by making them."""
         made = []
