@@ -7,13 +7,13 @@
 #include <string.h>
 
 #include "volume/change.h"
+#include "volume/name_text.h"
 #include "volume/state.h"
 
 /* Upper bounds of parts, in characters. */
 #define NUMBER_MAX 10u /* of a u32 */
-#define NAME_MAX_SHOWN (4u * SPB_PRODUCT_NAME_MAX)
 #define EVENT_MAX (3u * NUMBER_MAX + 16u + 2u * SPB_EVENT_PAYLOAD_MAX)
-#define ENTRY_MAX (NAME_MAX_SHOWN + 4u * NUMBER_MAX + 2u * SPB_ENTRY_SIZE + 64u)
+#define ENTRY_MAX (SPB_NAME_SHOWN_MAX + 4u * NUMBER_MAX + 2u * SPB_ENTRY_SIZE + 64u)
 #define RECORD_MAX (3u * NUMBER_MAX + 64u + 2u * SPB_PARAM_VALUE_MAX)
 
 /* Every piece of text is written behind the last; each function returns where the next begins. */
@@ -55,52 +55,12 @@ static char *put_hex(char *at, const uint8_t *bytes, size_t n)
     return put_hex_digits(put_words(at, "0x"), bytes, n);
 }
 
-/* ---- Names ---------------------------------------------------------------------------------- */
-
-/* Would these bytes of one character break the line, or show it otherwise than it is? */
-static bool is_plain(const uint8_t *bytes, int n)
-{
-    if (n == 1)
-        return bytes[0] >= 0x20 && bytes[0] != 0x7F && bytes[0] != '\\';
-    if (n == 2 && bytes[0] == 0xC2)
-        return bytes[1] >= 0xA0; /* C1 controls */
-    if (n == 3 && bytes[0] == 0xE2 && bytes[1] == 0x80)
-        return bytes[2] < 0xA8 || bytes[2] > 0xAE; /* separators of lines, turns of direction */
-    return !(n == 3 && bytes[0] == 0xE2 && bytes[1] == 0x81 && bytes[2] >= 0xA6 &&
-             bytes[2] <= 0xA9);
-}
-
-static char *put_escaped(char *at, const uint8_t *bytes, size_t n)
-{
-    if (n == 1 && bytes[0] == '\\')
-        return put_words(at, "\\\\");
-    for (size_t i = 0; i < n; i++)
-        at = put_hex_digits(put_words(at, "\\x"), bytes + i, 1);
-    return at;
-}
-
-static char *put_name(char *at, const uint8_t *name, size_t n)
-{
-    for (size_t i = 0; i < n;) {
-        int step = spb_utf8_step(name + i, n - i);
-        size_t part = (size_t)(step < 0 ? -step : step);
-        if (step > 0 && is_plain(name + i, step)) {
-            memcpy(at, name + i, part);
-            at += part;
-        } else {
-            at = put_escaped(at, name + i, part);
-        }
-        i += part;
-    }
-    return at;
-}
-
 static char *put_entry_name(char *at, const uint8_t *entry)
 {
     size_t n = entry[SPB_ENTRY_NAME_AT - 1];
 
-    return put_name(at, entry + SPB_ENTRY_NAME_AT,
-                    n < SPB_PRODUCT_NAME_MAX ? n : SPB_PRODUCT_NAME_MAX);
+    return spb_name_show(at, entry + SPB_ENTRY_NAME_AT,
+                         n < SPB_PRODUCT_NAME_MAX ? n : SPB_PRODUCT_NAME_MAX);
 }
 
 /* ---- States --------------------------------------------------------------------------------- */
@@ -291,7 +251,7 @@ static struct room room_for(const struct spb_change *change)
         room.after = 16 + NUMBER_MAX + change->of.events.count * (size_t)EVENT_MAX;
         break;
     case SPB_CHANGE_PRODUCT:
-        room.object += NAME_MAX_SHOWN;
+        room.object += SPB_NAME_SHOWN_MAX;
         room.before = room.after = ENTRY_MAX;
         break;
     case SPB_CHANGE_CELL:
@@ -303,7 +263,7 @@ static struct room room_for(const struct spb_change *change)
 
 _Static_assert(RECORD_MAX >= ENTRY_MAX && RECORD_MAX >= EVENT_MAX, "room for a cell's state");
 _Static_assert(SPB_CHANGE_OBJECT_SIZE >= 2 * NUMBER_MAX + 16 &&
-                   SPB_CHANGE_OBJECT_SIZE >= sizeof("product ") + NAME_MAX_SHOWN,
+                   SPB_CHANGE_OBJECT_SIZE >= sizeof("product ") + SPB_NAME_SHOWN_MAX,
                "room for an object");
 
 static void end_line(char **at, bool last)

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "volume/check.h"
+#include "volume/name_text.h"
 
 const char *spb_finding_name(enum spb_finding_kind kind)
 {
@@ -218,16 +219,11 @@ static bool is_shadowed(const struct spb_survey *survey, uint32_t index)
     return false;
 }
 
-/* Names of products go to people and logs: what is no plain character shows as a dot. */
-static void printable(const struct spb_product *product, char out[SPB_PRODUCT_NAME_MAX + 1])
+static void show_name(const struct spb_product *product, char out[SPB_NAME_SHOWN_MAX + 1])
 {
     size_t n = product->name_len < SPB_PRODUCT_NAME_MAX ? product->name_len : SPB_PRODUCT_NAME_MAX;
 
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)product->name[i];
-        out[i] = c < 0x20 || c >= 0x7F ? '.' : (char)c;
-    }
-    out[n] = '\0';
+    *spb_name_show(out, product->name, n) = '\0';
 }
 
 static spb_status check_overlaps(const struct spb_survey *survey, uint32_t index,
@@ -250,9 +246,9 @@ static spb_status check_overlaps(const struct spb_survey *survey, uint32_t index
 spb_status spb_report_rotten(const struct spb_product *product, struct spb_report *report,
                              struct spb_error *err)
 {
-    char name[SPB_PRODUCT_NAME_MAX + 1];
+    char name[SPB_NAME_SHOWN_MAX + 1];
 
-    printable(product, name);
+    show_name(product, name);
     report->products_bad++;
     return spb_report_add(report, SPB_FINDING_PRODUCT_ROTTEN, product->entry, true, err,
                           "product %s (catalog entry %u) is corrupt: its data cannot be read, or "
@@ -264,11 +260,11 @@ spb_status spb_survey_report(const struct spb_survey *survey, uint32_t index,
                              struct spb_report *report, struct spb_error *err)
 {
     const struct spb_product *product = &survey->products[index];
-    char name[SPB_PRODUCT_NAME_MAX + 1];
+    char name[SPB_NAME_SHOWN_MAX + 1];
 
     if (product->state == SPB_PRODUCT_FREE)
         return spb_ok();
-    printable(product, name);
+    show_name(product, name);
     if (product->state == SPB_PRODUCT_INVALID) {
         report->products_bad++;
         return spb_report_add(

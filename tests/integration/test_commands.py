@@ -175,13 +175,13 @@ class Commands:
         t.cli("param put 1 one")
         t.cli("event append first --severity 1 --code 1")
         t.cli("event append second --severity 1 --code 1")
-        t.cli("dp put rotten -", input=b"r" * 700)
+        t.cli('dp put rotté"n -', input=b"r" * 700)
         t.cli("dp put sound -", input=b"s" * 700)
         self.damage(t)
         self.assertIn("1", t.refused(CORRUPT, "param get 1"))
-        t.refused(CORRUPT, "dp get rotten")
+        t.refused(CORRUPT, 'dp get rotté"n')
         self.assertEqual(t.cli("dp get sound").out, b"s" * 700)
-        t.cli("dp get rotten --padded")
+        t.cli('dp get rotté"n --padded')
         events = t.json("event list")["events"]
         self.assertEqual([e.get("corrupt", False) for e in events], [True, False])
         seen = t.json("inspect")
@@ -189,15 +189,17 @@ class Commands:
         done = t.cli("check", code=CORRUPT)
         for word in ("param", "event", "product"):
             self.assertIn(word, done.text)
-        kinds = {f["kind"] for f in t.cli("check --json", code=CORRUPT).json["findings"]}
-        self.assertEqual(kinds, {"param-corrupt", "event-corrupt", "product-rotten"})
+        self.assertIn('product rotté"n (', done.text)
+        found = {f["kind"]: f["text"] for f in t.cli("check --json", code=CORRUPT).json["findings"]}
+        self.assertEqual(set(found), {"param-corrupt", "event-corrupt", "product-rotten"})
+        self.assertIn('product rotté"n (', found["product-rotten"])
         t.cli("check --repair")
         self.assertEqual(t.json("check")["findings"], [])
         lost = t.json("event list")["events"][0]
         self.assertEqual((lost["severity"], lost["code"], bytes.fromhex(lost["payload_hex"])),
                          (3, 65535, b"lost"))
         t.refused(ABSENT, "param get 1")
-        t.refused(ABSENT, "dp get rotten")
+        t.refused(ABSENT, 'dp get rotté"n')
 
     def damage(self, t):
         """Behind its owner's back where there is none, else while it is away."""

@@ -1,6 +1,8 @@
 /* Check and repair: each damage is found, listed, and mended only by repair. */
 #include "volume_kit.h"
 
+#include <stdio.h>
+
 static size_t count_of(const struct spb_report *report, enum spb_finding_kind kind)
 {
     size_t count = 0;
@@ -130,6 +132,51 @@ Test(check, rotten_product_and_bad_entries)
     repair_and_expect_clean(volume);
     FAILS(SPB_NOT_FOUND, spb_volume_get_product(volume, "rot", 3, &data, &size, &kit_err));
     kit_expect_product(volume, "good", "fine", 4);
+    spb_volume_close(volume);
+}
+
+/* A finding's text, of the one product, whose data is spoilt. */
+static void expect_shown(const char *name, const char *shown)
+{
+    struct spb_volume *volume = kit_volume(512);
+    struct spb_product product = kit_product(volume, name, "data", 4, false);
+    char expected[sizeof(((struct spb_finding *)NULL)->text)];
+
+    kit_poke(volume, (33 + (uint64_t)product.block_offset) * 512, "X", 1);
+    struct spb_report report = check(volume);
+    cr_assert_eq(report.count, 1);
+    (void)snprintf(expected, sizeof(expected),
+                   "product %s (catalog entry 0) is corrupt: its data cannot be read, or does not "
+                   "match its CRC",
+                   shown);
+    cr_expect_str_eq(report.findings[0].text, expected);
+    spb_report_done(&report);
+    spb_volume_close(volume);
+}
+
+Test(check, names_of_products_are_shown_as_they_are)
+{
+    char name[SPB_PRODUCT_NAME_MAX + 1] = "", shown[4 * SPB_PRODUCT_NAME_MAX + 1];
+
+    expect_shown("p\xc3\xa9\"q", "p\xc3\xa9\"q");
+    expect_shown("two\nlines \\ \xc2\x9b", "two\\x0alines \\\\ \\xc2\\x9b");
+    for (size_t i = 0; i < SPB_PRODUCT_NAME_MAX; i++) {
+        name[i] = '\x01';
+        memcpy(shown + 4 * i, "\\x01", 5);
+    }
+    expect_shown(name, shown);
+}
+
+Test(check, names_that_are_no_text_are_escaped)
+{
+    struct spb_volume *volume = kit_volume(512);
+
+    kit_product(volume, "bad", "more", 4, false);
+    kit_poke(volume, 33 * 512 + 12, "\xff\xc3(", 3); /* its name */
+    struct spb_report report = check(volume);
+    cr_assert_eq(report.count, 1);
+    cr_expect_not_null(strstr(report.findings[0].text, " (\\xff\\xc3() is corrupt"));
+    spb_report_done(&report);
     spb_volume_close(volume);
 }
 

@@ -439,7 +439,7 @@ struct spb_finding {
     enum spb_finding_kind kind;
     uint32_t index;
     bool repairable; /* repair changes it */
-    char text[200];
+    char text[384];  /* UTF-8; of a product's name, what is none or would not show is \xNN */
 };
 
 struct spb_report {
