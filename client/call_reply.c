@@ -187,7 +187,7 @@ static void take_failure(const struct spb_ttrpc_response *response, struct spb_c
 void spb_reply_from_response(const struct spb_ttrpc_response *response,
                              struct spb_client_reply *reply, struct spb_error *err)
 {
-    *reply = (struct spb_client_reply){.status = spb_ok(), .retry_after_ms = -1};
+    *reply = (struct spb_client_reply){.status = spb_ok(), .retry_after_ms = -1, .was_sent = true};
     if (response->code != 0) {
         take_failure(response, reply, err);
         return;
@@ -198,6 +198,9 @@ void spb_reply_from_response(const struct spb_ttrpc_response *response,
 
 void spb_reply_from_error(const struct spb_error *err, struct spb_client_reply *reply)
 {
-    *reply = (struct spb_client_reply){
-        .status = {err->code}, .rpc_code = -1, .error = err, .retry_after_ms = -1};
+    *reply = (struct spb_client_reply){.status = {err->code},
+                                       .rpc_code = -1,
+                                       .error = err,
+                                       .retry_after_ms = -1,
+                                       .was_sent = true};
 }

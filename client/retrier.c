@@ -139,6 +139,7 @@ static void end_failed(struct spb_retry_call *call, const char *note)
     spb_reply_from_error(&err, &reply);
     reply.rpc_code = call->failure.rpc_code;
     memcpy(reply.reason, call->failure.reason, sizeof(reply.reason));
+    reply.was_sent = call->was_sent;
     end_call(call, &reply);
 }
 
@@ -179,6 +180,7 @@ void spb_retrier_sent(struct spb_retry_call *call)
 {
     leave(call);
     call->place = SPB_RETRY_ON_WIRE;
+    call->was_sent = true;
     call->attempts++;
     call->retrier->on_wire++;
 }
@@ -374,6 +376,7 @@ static void end_closed(struct spb_retry_call *call, const struct spb_error *why)
 
     (void)spb_fail(&err, why->code, "%s/%s: %s", call->service, call->method, why->text);
     spb_reply_from_error(&err, &reply);
+    reply.was_sent = call->was_sent;
     end_call(call, &reply);
 }
 

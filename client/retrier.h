@@ -29,6 +29,7 @@ struct spb_retry_call {
     struct spb_timer timer;               /* waits: the deadline; pauses: the end of the pause */
     int64_t deadline_ns, timeout_ms;
     enum spb_client_mode mode;
+    bool was_sent;     /* once at least */
     unsigned attempts; /* on the wire, or in vain to get a connection */
     unsigned refusals; /* by the daemon, with the wish to come later */
     spb_client_callback callback;

@@ -64,15 +64,26 @@ struct cli_family {
 extern const struct cli_command cli_commands[];
 extern const struct cli_family cli_families[];
 
+/* "param put" */
+#define CLI_NAME_SIZE 48u
+void cli_command_name(const struct cli_command *command, char out[CLI_NAME_SIZE]);
 /* All options that a command takes, those of its subject included. */
 uint64_t cli_command_options(const struct cli_command *command);
+
+/* How the last call of a daemon failed that did. */
+struct cli_failure {
+    int32_t rpc_code; /* 0: none failed; -1: the daemon did not answer */
+    char reason[SPB_CLIENT_REASON_SIZE];
+    bool is_unanswered; /* and may have got the call */
+    bool is_unknown;    /* whether what the call was to change was changed */
+};
 
 struct cli {
     const struct cli_command *command;
     struct cli_args args;
     const char *const *words; /* of the command, without the words that name it */
     size_t word_count;
-    struct spb_client_failure failure; /* of the daemon's last refusal; rpc_code 0: none */
+    struct cli_failure failure;
 };
 
 static inline bool cli_has(const struct cli *cli, enum cli_option_id id)

@@ -60,7 +60,7 @@ static void end_backup(struct exporting *exporting)
     static const struct cli_method method = {CLI_SERVICE_IMAGES, "EndBackup",
                                              &spaceblock__v1__end_backup_response__descriptor,
                                              CLI_CONNECT_MS};
-    struct spb_client_failure kept = *exporting->session->daemon.failure;
+    struct cli_failure kept = *exporting->session->daemon.failure;
     Spaceblock__V1__EndBackupRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
     struct spb_error ignored;

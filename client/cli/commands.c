@@ -1,6 +1,8 @@
 /* The table of commands: parsing, help and usage lines all come from here. No state. */
 #include "cli/cli.h"
 
+#include <stdio.h>
+
 #define B CLI_BIT
 
 const struct cli_family cli_families[] = {
@@ -321,6 +323,12 @@ const struct cli_command cli_commands[] = {
      .run = cli_run_server_ping},
     {.name = NULL},
 };
+
+void cli_command_name(const struct cli_command *command, char out[CLI_NAME_SIZE])
+{
+    (void)snprintf(out, CLI_NAME_SIZE, "%s%s%s", command->family == NULL ? "" : command->family,
+                   command->family == NULL ? "" : " ", command->name);
+}
 
 uint64_t cli_command_options(const struct cli_command *command)
 {

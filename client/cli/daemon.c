@@ -66,7 +66,7 @@ void cli_daemon_done(struct cli_daemon *daemon)
 spb_status cli_daemon_failed(struct cli_daemon *daemon, spb_status status, int32_t rpc_code,
                              const char *reason)
 {
-    daemon->failure->rpc_code = rpc_code;
+    *daemon->failure = (struct cli_failure){.rpc_code = rpc_code};
     (void)snprintf(daemon->failure->reason, sizeof(daemon->failure->reason), "%s", reason);
     return status;
 }
@@ -75,13 +75,32 @@ spb_status cli_daemon_failed(struct cli_daemon *daemon, spb_status status, int32
 
 /* A call that is waited for; it lies on the stack of who waits until its callback ran. */
 struct waiting {
-    bool is_done;
+    bool is_done, is_change;
     struct cli_daemon *daemon;
     const struct cli_method *method;
     ProtobufCMessage **reply;
     spb_status status;
     struct spb_error *err;
 };
+
+/* Those that change something have a request_id. */
+static bool is_change(const ProtobufCMessage *request)
+{
+    const ProtobufCFieldDescriptor *field =
+        protobuf_c_message_descriptor_get_field_by_name(request->descriptor, "request_id");
+
+    if (field == NULL || field->type != PROTOBUF_C_TYPE_STRING)
+        return false;
+    const char *const *id = (const void *)((const char *)request + field->offset);
+    return *id != NULL && (*id)[0] != '\0';
+}
+
+/* Does the daemon not know itself, or not yet, what became of a change? */
+static bool is_undecided(const struct spb_client_reply *reply)
+{
+    return strcmp(reply->reason, "STILL_RUNNING") == 0 ||
+           strcmp(reply->reason, "OUTCOME_UNKNOWN") == 0;
+}
 
 static void take_reply(void *user, const struct spb_client_reply *reply)
 {
@@ -97,6 +116,9 @@ static void take_reply(void *user, const struct spb_client_reply *reply)
     }
     *waiting->err = *reply->error;
     (void)cli_daemon_failed(waiting->daemon, reply->status, reply->rpc_code, reply->reason);
+    struct cli_failure *failure = waiting->daemon->failure;
+    failure->is_unanswered = reply->rpc_code < 0 && reply->was_sent;
+    failure->is_unknown = waiting->is_change && (failure->is_unanswered || is_undecided(reply));
 }
 
 static spb_status start(struct waiting *waiting, const ProtobufCMessage *request)
@@ -125,13 +147,14 @@ static spb_status call(struct cli_daemon *daemon, const struct cli_method *metho
                        struct spb_error *err)
 {
     struct spb_error unused = {.code = SPB_OK};
-    struct waiting waiting = {.daemon = daemon,
+    struct waiting waiting = {.is_change = is_change(request),
+                              .daemon = daemon,
                               .method = method,
                               .reply = reply,
                               .status = spb_ok(),
                               .err = err != NULL ? err : &unused};
 
-    daemon->failure->rpc_code = 0;
+    *daemon->failure = (struct cli_failure){.rpc_code = 0};
     if (daemon->client == NULL)
         return fail_interrupted(method, err);
     SPB_TRY(start(&waiting, request));

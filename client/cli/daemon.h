@@ -33,9 +33,9 @@
 #define CLI_SERVICE_AUDIT "spaceblock.v1.Audit"
 
 struct cli_daemon {
-    struct spb_client *client;          /* owned */
-    struct spb_client_failure *failure; /* of the run, borrowed */
-    int64_t timeout_ms;                 /* of all calls together; 0: each has its own */
+    struct spb_client *client;   /* owned */
+    struct cli_failure *failure; /* of the run, borrowed */
+    int64_t timeout_ms;          /* of all calls together; 0: each has its own */
     /* What it takes of a transfer, as Server.Info told; 0: not asked yet. */
     uint32_t chunk_max, calls_max;
 };

@@ -127,13 +127,6 @@ static int find(struct cli *cli, bool is_help)
 
 /* ---- Checking its arguments ---------------------------------------------------------------- */
 
-/* "param put" */
-static void full_name(const struct cli_command *command, char *out, size_t size)
-{
-    (void)snprintf(out, size, "%s%s%s", command->family == NULL ? "" : command->family,
-                   command->family == NULL ? "" : " ", command->name);
-}
-
 static int check_options(struct cli *cli, const char *name)
 {
     uint64_t allowed = cli_command_options(cli->command);
@@ -180,9 +173,9 @@ static int check_arguments(struct cli *cli)
 {
     const struct cli_command *command = cli->command;
     struct spb_error err;
-    char name[48];
+    char name[CLI_NAME_SIZE];
 
-    full_name(command, name, sizeof(name));
+    cli_command_name(command, name);
     if (cli->word_count < command->words_min || cli->word_count > command->words_max)
         return cli_usage(cli, "%s: found %zu word%s after it, expected %s (spaceblock %s --help)",
                          name, cli->word_count, cli->word_count == 1 ? "" : "s",

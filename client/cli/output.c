@@ -10,6 +10,8 @@
 
 #include "cli/text.h"
 
+#define WORD_SHOWN_MAX 64 /* bytes; a word may be a value */
+
 static _Noreturn void out_of_memory(void)
 {
     (void)fprintf(stderr, "spaceblock: out of memory while preparing the output\n");
@@ -206,13 +208,56 @@ static void say(const struct cli *cli, const char *kind, const char *code, const
         cli_json_set_string(inner, "reason", cli->failure.reason);
         cli_json_set_number(inner, "rpc_code", (uint64_t)cli->failure.rpc_code);
     }
+    if (code != NULL && cli->failure.is_unknown)
+        cli_json_set_string(inner, "outcome", "unknown");
     cli_json_set(root, kind, inner);
     dump_json(root, JSON_COMPACT, stderr);
 }
 
+/* The image that the command is about; NULL: none, or several. */
+static const char *image_of(const struct cli *cli)
+{
+    return cli->command->subject == CLI_ON_NAMED_IMAGE ? cli->words[0]
+                                                       : cli_text_of(cli, CLI_OPT_IMAGE);
+}
+
+/* "param put 1, image probe: " */
+static void name_run(const struct cli *cli, char *out, size_t size)
+{
+    const char *word = cli->word_count == 0 ? NULL : cli->words[0];
+    const char *image = cli_text_of(cli, CLI_OPT_IMAGE);
+    char name[CLI_NAME_SIZE];
+
+    cli_command_name(cli->command, name);
+    (void)snprintf(out, size, "%s%s%.*s%s%s: ", name, word == NULL ? "" : " ", WORD_SHOWN_MAX,
+                   word == NULL ? "" : word, image == NULL ? "" : ", image ",
+                   image == NULL ? "" : image);
+}
+
+/* A call that was not answered ends with its own name at most: so the command's is told. */
+static void say_unanswered(const struct cli *cli, const struct spb_error *err)
+{
+    const char *image = image_of(cli);
+    char run[256], text[1024];
+
+    name_run(cli, run, sizeof(run));
+    if (cli->failure.is_unknown)
+        (void)snprintf(text, sizeof(text),
+                       "%s%s; it is not known whether this was done: \"spaceblock audit list%s%s\" "
+                       "tells, and the same command may be given again, as a change of its own",
+                       run, err->text, image == NULL ? "" : " --image ",
+                       image == NULL ? "" : image);
+    else
+        (void)snprintf(text, sizeof(text), "%s%s", run, err->text);
+    say(cli, "error", spb_code_name(err->code), text);
+}
+
 int cli_fail(const struct cli *cli, const struct spb_error *err)
 {
-    say(cli, "error", spb_code_name(err->code), err->text);
+    if (cli->failure.is_unanswered || cli->failure.is_unknown)
+        say_unanswered(cli, err);
+    else
+        say(cli, "error", spb_code_name(err->code), err->text);
     return exit_code(err->code);
 }
 

@@ -77,7 +77,7 @@ static void abort_upload(struct upload *upload)
     static const struct cli_method method = {CLI_SERVICE_UPLOADS, "Abort",
                                              &spaceblock__v1__abort_upload_response__descriptor,
                                              CLI_CONNECT_MS};
-    struct spb_client_failure kept = *upload->daemon->failure;
+    struct cli_failure kept = *upload->daemon->failure;
     Spaceblock__V1__AbortUploadRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
     struct spb_error ignored;
@@ -225,7 +225,7 @@ static spb_status find_stored(struct upload *upload, uint32_t crc, struct spb_er
 
 static bool is_wrong_state(const struct upload *upload)
 {
-    const struct spb_client_failure *failure = upload->daemon->failure;
+    const struct cli_failure *failure = upload->daemon->failure;
 
     return failure->rpc_code == RPC_FAILED_PRECONDITION &&
            strcmp(failure->reason, "WRONG_STATE") == 0;
@@ -370,6 +370,7 @@ static spb_status end_failed(struct upload *upload, spb_status status, struct sp
         return status;
     }
     keep(upload);
+    upload->daemon->failure->is_unanswered = upload->daemon->failure->is_unknown = false;
     status = spb_fail(err, why.code,
                       "storing %s: %" PRIu64 " of %" PRIu64 " bytes are there; the same command "
                       "goes on with it: %s",

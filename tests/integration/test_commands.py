@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 
@@ -455,6 +456,71 @@ class DaemonCommands(Commands, OnDaemon, harness.Case):
         """--sector-size is for files: with --image it is a usage error."""
         t = self.target()
         self.assertTrue(t.cli("param list --sector-size 512", code=USAGE).err)
+
+
+class Unanswered(harness.Case):
+    """A daemon that takes calls and does not answer them."""
+
+    def setUp(self):
+        super().setUp()
+        self.d = self.daemon()
+        self.cli("image", "create", "a", "--blocks", 64)
+        self.cli("param", "put", 1, "first", "--image", "a")
+        self.d.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.d.process.send_signal, signal.SIGCONT)
+
+    def cli(self, *words, **how):
+        return harness.run_cli(*words, "--endpoint", self.d.unix, **how)
+
+    def unanswered(self, *words):
+        done = self.cli(*words, "--timeout", 1, code=FAILED)
+        self.assertIn("no answer within 1000 ms", done.err)
+        return done.err
+
+    def test_a_change(self):
+        for said, words in (("param put 1, image a: ", ("param", "put", 1, "x", "--image", "a")),
+                            ("event append boot, image a: ",
+                             ("event", "append", "boot", "--severity", 1, "--code", 1,
+                              "--image", "a")),
+                            ("image rename a: ", ("image", "rename", "a", "b"))):
+            err = self.unanswered(*words)
+            self.assertTrue(err.startswith(f"spaceblock: {said}"), err)
+            self.assertIn("not known whether this was done", err)
+            self.assertIn('"spaceblock audit list --image a" tells', err)
+        done = self.cli("param", "delete", 2, "--image", "a", "--timeout", 1, "--json",
+                        code=FAILED)
+        error = json.loads(done.err)["error"]
+        self.assertEqual((error["code"], error["outcome"]), ("deadline", "unknown"))
+        self.d.process.send_signal(signal.SIGCONT)
+        self.assertIn("Params.Put", self.cli("audit", "list", "--image", "a").text)
+
+    def test_a_question(self):
+        err = self.unanswered("param", "get", 1, "--image", "a")
+        self.assertTrue(err.startswith("spaceblock: param get 1, image a: "), err)
+        self.assertNotIn("not known", err)
+        done = self.cli("param", "get", 1, "--image", "a", "--timeout", 1, "--json",
+                        code=FAILED)
+        self.assertNotIn("outcome", json.loads(done.err)["error"])
+
+    def test_a_change_whose_connection_is_lost(self):
+        path = self.dir / "peer"
+        words = ("param", "put", "1", "x", "--image", "a", "--endpoint", f"unix:{path}")
+        for how in (["--retries", "0"], ["--timeout", "2"]):
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
+                listener.listen()
+                command = subprocess.Popen([harness.CLI, *words, *how], stderr=subprocess.PIPE,
+                                           env=harness.environment(),
+                                           preexec_fn=harness.die_with_parent)
+                self.addCleanup(harness.end, command)
+                with listener.accept()[0] as peer:
+                    self.assertTrue(peer.recv(1000))
+                    path.unlink()
+            _, said = command.communicate(timeout=harness.WAIT_S)
+            self.assertEqual(command.returncode, UNREACHABLE, said)
+            self.assertIn(b"not known whether this was done", said)
+            done = harness.run_cli(*words, *how, code=UNREACHABLE)  # nobody is there to do it
+            self.assertNotIn("not known", done.err)
 
 
 class Help(harness.Case):

@@ -108,6 +108,25 @@ Test(client_link, mode_once_ends_with_the_connection_and_the_next_call_makes_a_n
     cr_assert_eq(script.count, 3);
 }
 
+Test(client_link, call_that_was_lost_with_its_connection_may_have_been_carried_out)
+{
+    static const enum act acts[] = {ACT_READ, ACT_HANG_UP, ACT_END};
+    struct spb_client_options options = quick();
+    struct witness witness = {.count = 0};
+    struct script script;
+
+    options.mode = SPB_CLIENT_ONCE;
+    script_start(&script, peer_listen_unix(16), acts);
+    struct spb_client *client = open_with(script.peer.endpoint, &options);
+    witness_start(&witness, client, "x", 20000);
+    while (witness.count == 0)
+        cr_assert(spb_is_ok(spb_client_wait(client, 20000, NULL)));
+    cr_assert_eq(witness.last.status.code, SPB_UNREACHABLE, "%s", witness.text);
+    cr_assert(witness.last.was_sent);
+    spb_client_close(client);
+    script_end(&script);
+}
+
 /* ---- Deadlines and budget ----------------------------------------------------------------- */
 
 Test(client_link, nobody_there_until_the_deadline)
@@ -245,6 +264,7 @@ static void expect_slow_connect(struct peer peer)
     while (witness.count == 0)
         cr_assert(spb_is_ok(spb_client_wait(client, 20000, NULL)));
     cr_assert_eq(witness.last.status.code, SPB_UNREACHABLE, "%s", witness.text);
+    cr_assert(!witness.last.was_sent);
     cr_assert(now_ms() - begin < 5000);
     spb_client_close(client);
     while (count > 0)

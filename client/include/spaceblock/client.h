@@ -13,6 +13,7 @@
 #ifndef SPACEBLOCK_CLIENT_H
 #define SPACEBLOCK_CLIENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -56,6 +57,9 @@ struct spb_client_reply {
     size_t payload_size;
     const struct spb_error *error; /* its text is the daemon's message; NULL on success */
     int64_t retry_after_ms;        /* RetryInfo: come again after this long; -1: not told */
+    /* The daemon may have got the request: of a call that it did not answer it is not known whether
+     * it was carried out. False: it certainly was not. */
+    bool was_sent;
 };
 
 typedef void (*spb_client_callback)(void *user, const struct spb_client_reply *reply);
