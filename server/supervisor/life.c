@@ -211,7 +211,9 @@ static unsigned take_status(struct spb_life *life, const struct spb_life_input *
     }
     if (strcmp(status, "shutdown") == 0 || strcmp(status, "guest-panicked") == 0 ||
         strcmp(status, "internal-error") == 0) {
-        spb_ending_take_status(&life->ending, status);
+        spb_ending_take_status(&life->ending, status, in->traced);
+        if (life->ending == SPB_ENDING_LOST)
+            set_reason(life, "powered off or asked for a reboot while no daemon was there");
         life->had_run = true;
         return end(life, in);
     }
@@ -362,6 +364,8 @@ static void tell_ending(struct spb_life *life)
 {
     bool asked = !life->wants_run || life->again;
 
+    if (life->ending == SPB_ENDING_LOST && life->reason[0] != '\0')
+        return; /* it says what is known */
     if (life->ending != SPB_ENDING_STOPPED)
         set_reason(life, "%s%s", spb_ending_words(life->ending),
                    asked ? ", when it was to stop" : "");

@@ -104,7 +104,7 @@ enum spb_life_event {
     SPB_LIFE_FAILED,   /* text: why it could not be prepared or spawned */
     SPB_LIFE_SPAWNED,
     /* Of the monitor. */
-    SPB_LIFE_STATUS,    /* text: what query-status answered, of the right QEMU */
+    SPB_LIFE_STATUS,    /* text: what query-status answered, of the right QEMU; traced */
     SPB_LIFE_CONTINUED, /* cont was answered */
     SPB_LIFE_QMP,       /* text and data: an event */
     SPB_LIFE_BROKEN,    /* text: why; at_once: QEMU is not given time to end by itself */
@@ -129,6 +129,7 @@ struct spb_life_input {
     const json_t *data;
     int64_t stop_ns; /* below 0: as the rules say */
     int wait_status;
+    enum spb_ending traced; /* by QEMU, where nobody heard its events; NONE: nothing is known */
     bool has_status, at_once;
 };
 

@@ -15,6 +15,7 @@
 #include "daemon.h"
 #include "supervisor/drive.h"
 #include "supervisor/guests.h"
+#include "supervisor/machine/traces.h"
 #include "uuid.h"
 
 #define CONNECT_NS (2 * SPB_NS_PER_MS) /* between looks for the sockets at first; */
@@ -114,6 +115,15 @@ static void on_continued(void *user, const json_t *result, const struct spb_erro
         spb_qmp_break(&run->qmp, error);
 }
 
+/* Of a guest that ended while no daemon was there. */
+static enum spb_ending traced_ending(struct spb_guest_run *run)
+{
+    if (run->words.fd >= 0)
+        (void)spb_words_read(&run->words);
+    return spb_traces_ending(run->words.bytes, run->words.used,
+                             run->words.used == sizeof(run->words.bytes));
+}
+
 static void on_status(void *user, const json_t *result, const struct spb_error *error)
 {
     struct spb_guest_run *run = user;
@@ -122,7 +132,11 @@ static void on_status(void *user, const json_t *result, const struct spb_error *
 
     count_asked(run, -1);
     if (status != NULL) {
-        spb_drive_tell(run->guest, SPB_LIFE_STATUS, status);
+        struct spb_life_input input = {.what = SPB_LIFE_STATUS, .text = status};
+
+        if (strcmp(status, "shutdown") == 0)
+            input.traced = traced_ending(run);
+        spb_drive_step(run->guest, &input);
         return;
     }
     if (error == NULL)
@@ -302,11 +316,13 @@ static void on_words(struct spb_source *source, uint32_t events)
 {
     struct spb_guest_run *run = SPB_CONTAINER(source, struct spb_guest_run, words_source);
 
-    (void)events;
-    if (!spb_words_read(&run->words)) {
-        spb_source_unwatch(supervisor_of(run->guest), source);
-        spb_words_close(&run->words);
-    }
+    bool goes_on = (events & EPOLLHUP) == 0 && spb_words_relieve(&run->words);
+
+    if (goes_on)
+        return;
+    (void)spb_words_read(&run->words);
+    spb_source_unwatch(supervisor_of(run->guest), source);
+    spb_words_close(&run->words);
 }
 
 /* What it said before it ended counts before that it ended. */
@@ -333,6 +349,7 @@ static void on_process(struct spb_source *source, uint32_t events)
     (void)events;
     spb_source_unwatch(supervisor_of(run->guest), source);
     drain(run);
+    run->words.used = spb_traces_drop(run->words.bytes, run->words.used);
     spb_words_text(&run->words, words, sizeof(words));
     input.has_status = spb_process_reap(&run->process, &input.wait_status);
     input.text = words;
@@ -348,7 +365,8 @@ static spb_status try_to_watch(struct spb_guest_run *run, struct spb_error *err)
     SPB_TRY(spb_source_watch(supervisor, &run->process_source, run->process.pidfd, EPOLLIN, err));
     if (run->words.fd < 0)
         return spb_ok();
-    return spb_source_watch(supervisor, &run->words_source, run->words.fd, EPOLLIN, err);
+    /* Most of it stays there: each that comes is told once. */
+    return spb_source_watch(supervisor, &run->words_source, run->words.fd, EPOLLIN | EPOLLET, err);
 }
 
 /* Where the kernel has no room for that, a QEMU that lives is no reason to end it: it is tried

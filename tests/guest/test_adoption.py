@@ -4,6 +4,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import threading
 import time
 
 import harness
@@ -13,6 +14,11 @@ from harness import CLI
 from machine import BOOTS, BUTTON, END, EVENTS, INTERVAL_MS
 
 COUNT = 4
+
+
+def cpu_ticks(pid):
+    words = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(words[11]) + int(words[12])
 
 
 class Adoption(GuestCase):
@@ -98,17 +104,29 @@ class Adoption(GuestCase):
         killed = self.guest("killed", steer={END: "hang"})
         asked = self.guest("asked", steer={END: "hang", BUTTON: "ignore"}, restart="always")
         brief = self.guest("brief", steer={END: "hang"}, ephemeral=True)
-        for guest in (off, killed, asked, brief):
+        reset, again = (self.guest(name, steer={EVENTS: 20, INTERVAL_MS: 250, END: "reboot"},
+                                   restart=restart)
+                        for name, restart in (("reset", "on-failure"), ("again", "always")))
+        for guest in (off, killed, asked, brief, reset, again):
             guest.booted()
-        pids = {guest.name: guest.get()["pid"] for guest in (off, killed, asked, brief)}
+        pids = {guest.name: guest.get()["pid"] for guest in (off, killed, asked, brief, reset)}
         asked.call("Stop", timeout_ms=3000)
         self.d.kill9()
         self.eventually(lambda: not alive(pids["brief"]), "an ephemeral guest ends with its daemon")
         os.kill(pids["killed"], signal.SIGKILL)
-        self.eventually(lambda: self.pointer("off") >= 22, "its last event", BOOT_S)
+        for name in ("off", "reset", "again"):
+            self.eventually(lambda name=name: self.pointer(name) >= 22, "its last event", BOOT_S)
+        self.eventually(lambda: self.is_idle(pids["reset"]), "the guest's end", BOOT_S)
         self.d.restart()
-        for guest in (off, killed, asked, brief):
+        for guest in (off, killed, asked, brief, reset, again):
             guest.reconnect()
+        found = reset.ended()
+        self.assertEqual((found["state"], found["ending"], found["reason"], found["restarts"]),
+                         ("stopped", "reboot", "asked for a reboot", 0), found)
+        again.booted(2)
+        self.assertGreater(again.get()["restarts"], 0)
+        again.call("Kill")
+        again.ended()
         found = off.ended()
         self.assertEqual((found["state"], found["ending"], found["restarts"]),
                          ("stopped", "poweroff", 0), found)
@@ -118,11 +136,17 @@ class Adoption(GuestCase):
         found = asked.ended()
         self.assertEqual((found["state"], found["ending"], found["restarts"]),
                          ("stopped", "stopped", 0), found)
-        for guest in (off, killed, asked, brief):
+        for guest in (off, killed, asked, brief, reset):
             self.assertEqual(guest.connection.get(guest.image, BOOTS), b"1")
             guest.connection.put(guest.image, 5, "ours")
         self.assertEqual([p for p in pids.values() if alive(p)], [])
         self.no_folders_left()
+
+    def is_idle(self, pid):
+        """Its guest's processor holds still: it has ended, and QEMU waits."""
+        before = cpu_ticks(pid)
+        threading.Event().wait(1)
+        return cpu_ticks(pid) - before < 5
 
     def no_folders_left(self):
         left = list(pathlib.Path(self.d.data_dir / "run").glob("*/p"))

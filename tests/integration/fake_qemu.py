@@ -14,6 +14,7 @@ What it does is told by words in -append:
   end=poweroff, reboot, panic, crash, exit:CODE  how it ends, after=MS milliseconds (0)
   button=ignore      the power button does nothing
   quit=ignore        nor does quit
+  untraced           its trace events are not those that are asked for
   writes             has written to its first disk
 """
 import fcntl
@@ -176,8 +177,16 @@ class Fake:
 
     # ---- The guest
 
+    def trace(self, event, text):
+        if f"{event}*" in self.options.get("trace", []) and "untraced" not in self.words:
+            print(event, text, file=sys.stderr, flush=True)
+
+    def become(self, status):
+        self.trace("runstate_set", f"current_run_state 1 ({self.status}) new_state 2 ({status})")
+        self.status, self.running = status, status == "running"
+
     def go_on(self):
-        self.status, self.running = "running", True
+        self.become("running")
         self.event("RESUME")
         if "print" in self.words:
             self.print(self.words["print"].encode() + b"\n")
@@ -203,8 +212,9 @@ class Fake:
         if how.startswith("exit:"):
             print("fake-qemu: something broke", file=sys.stderr)
             sys.exit(int(how[5:]))
-        self.running = False
-        self.status = "guest-panicked" if how == "panic" else "shutdown"
+        if how == "poweroff":
+            self.trace("qemu_system_shutdown_request", "reason=6")
+        self.become("guest-panicked" if how == "panic" else "shutdown")
         if how == "panic":
             self.event("GUEST_PANICKED", action="pause")
         else:

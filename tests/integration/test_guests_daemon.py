@@ -200,9 +200,11 @@ class Daemons(GuestCase):
     def test_endings_while_no_daemon_was_there(self):
         self.start()
         cases = {"poweroff": ("stopped", "poweroff"), "panic": ("crashed", "panic"),
-                 "crash": ("lost", "lost")}
+                 "crash": ("lost", "lost"), "reboot": ("stopped", "reboot"),
+                 "untraced": ("lost", "lost")}
         for end in cases:
-            self.create(end, f"end={end} after=700", images=(end,), start=True)
+            words = f"end={end} after=700" if end != "untraced" else "end=reboot after=700 untraced"
+            self.create(end, words, images=(end,), start=True)
         pids = {end: self.get(end)["pid"] for end in cases}
         self.d.kill9()
         self.eventually(lambda: not alive(pids["crash"]), "it lives on")
@@ -213,6 +215,9 @@ class Daemons(GuestCase):
             self.assertEqual((STATES[guest["state"]], ENDINGS[guest["ending"]]), wanted)
             self.assertFalse(alive(pids[end]))
             self.c.put(end, 1, b"mine again")
+            self.assertNotIn(b"runstate", guest["reason"])
+        self.assertEqual(self.get("untraced")["reason"],
+                         b"powered off or asked for a reboot while no daemon was there")
         self.assertEqual([p.name for p in (self.d.data_dir / "run").glob("g*")], [])
 
     def test_lost_ones_are_started_again_where_that_was_asked_for(self):

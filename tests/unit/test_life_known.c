@@ -36,22 +36,32 @@ Test(life, adopted_one_that_has_ended)
 {
     static const struct {
         const char *status;
+        enum spb_ending traced;
         enum spb_life_state state;
         enum spb_ending ending;
+        const char *reason;
     } cases[] = {
-        {"shutdown", SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF},
-        {"guest-panicked", SPB_LIFE_CRASHED, SPB_ENDING_PANIC},
-        {"internal-error", SPB_LIFE_CRASHED, SPB_ENDING_CRASHED},
+        {"shutdown", SPB_ENDING_POWEROFF, SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF, "powered off"},
+        {"shutdown", SPB_ENDING_REBOOT, SPB_LIFE_STOPPED, SPB_ENDING_REBOOT, "asked for a reboot"},
+        {"shutdown", SPB_ENDING_NONE, SPB_LIFE_LOST, SPB_ENDING_LOST,
+         "powered off or asked for a reboot while no daemon was there"},
+        {"guest-panicked", SPB_ENDING_NONE, SPB_LIFE_CRASHED, SPB_ENDING_PANIC, "panicked"},
+        {"internal-error", SPB_ENDING_NONE, SPB_LIFE_CRASHED, SPB_ENDING_CRASHED,
+         "ended because QEMU failed"},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
 
         (void)tell(&b, SPB_LIFE_ADOPT, NULL);
-        DOES(tell(&b, SPB_LIFE_STATUS, cases[i].status), SPB_DO_QUIT);
+        DOES(give(&b, (struct spb_life_input){.what = SPB_LIFE_STATUS,
+                                              .text = cases[i].status,
+                                              .traced = cases[i].traced}),
+             SPB_DO_QUIT);
         (void)tell(&b, SPB_LIFE_EXITED, NULL); /* no child: how is not known */
         (void)tell(&b, SPB_LIFE_RELEASED, NULL);
         is(&b, cases[i].state, cases[i].ending);
+        cr_assert_str_eq(b.life.reason, cases[i].reason);
         cr_assert_not(b.life.has_exit);
     }
 }

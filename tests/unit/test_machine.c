@@ -6,6 +6,7 @@
 #include "supervisor/machine/command.h"
 #include "supervisor/machine/ending.h"
 #include "supervisor/machine/qmp.h"
+#include "supervisor/machine/traces.h"
 
 #define GREETING "{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r\n"
 #define AGREED "{\"return\": {}, \"id\": 1}\r\n"
@@ -53,10 +54,13 @@ Test(machine, values_are_escaped_and_stay_values)
     cr_expect(has_word(argv, "socket,id=qmp,path=/run/q,,1,server=on,wait=off"));
     cr_expect(has_word(argv, "-S"));
     cr_expect(has_word(argv, "reboot=shutdown,shutdown=poweroff,panic=shutdown"));
+    cr_expect_not(has_word(argv, "-trace"));
     free(argv);
     machine.pauses_at_end = true;
     cr_assert(spb_is_ok(spb_machine_command(&machine, &argv, NULL)));
     cr_expect(has_word(argv, "reboot=shutdown,shutdown=pause,panic=pause"));
+    cr_expect(has_word(argv, "qemu_system_shutdown_request*"));
+    cr_expect(has_word(argv, "runstate_set*"));
     free(argv);
 }
 
@@ -317,10 +321,71 @@ Test(ending, follows_events_before_the_exit_code)
     cr_expect_eq(ending_of("RESUME", NULL, 0), SPB_ENDING_STOPPED);
     cr_expect_eq(ending_of("RESUME", NULL, 9), SPB_ENDING_CRASHED);
     cr_expect_eq(ending_of("RESUME", NULL, 1 << 8), SPB_ENDING_CRASHED);
-    spb_ending_take_status(&ending, "running");
+    spb_ending_take_status(&ending, "running", SPB_ENDING_REBOOT);
     cr_expect_eq(ending, SPB_ENDING_NONE);
-    spb_ending_take_status(&ending, "shutdown");
-    cr_expect_eq(ending, SPB_ENDING_POWEROFF);
-    spb_ending_take_status(&ending, "guest-panicked");
+    spb_ending_take_status(&ending, "shutdown", SPB_ENDING_REBOOT);
+    cr_expect_eq(ending, SPB_ENDING_REBOOT);
+    spb_ending_take_status(&ending, "shutdown", SPB_ENDING_POWEROFF);
+    cr_expect_eq(ending, SPB_ENDING_REBOOT, "what is known stays");
+    spb_ending_take_status(&ending, "guest-panicked", SPB_ENDING_NONE);
     cr_expect_eq(ending, SPB_ENDING_PANIC);
+    ending = SPB_ENDING_NONE;
+    spb_ending_take_status(&ending, "shutdown", SPB_ENDING_NONE);
+    cr_expect_eq(ending, SPB_ENDING_LOST);
+}
+
+#define BEGUN "runstate_set current_run_state 6 (prelaunch) new_state 9 (running)\n"
+#define REQUEST "qemu_system_shutdown_request reason="
+#define ENDED "runstate_set current_run_state 9 (running) new_state 11 (shutdown)\n"
+
+Test(ending, is_traced)
+{
+    static const struct {
+        const char *words;
+        enum spb_ending ending;
+    } cases[] = {
+        {BEGUN REQUEST "6\n" ENDED, SPB_ENDING_POWEROFF},
+        {BEGUN ENDED, SPB_ENDING_REBOOT},
+        {BEGUN ENDED REQUEST "2\n", SPB_ENDING_REBOOT}, /* told to quit after it */
+        {BEGUN REQUEST "6\n" ENDED REQUEST "2\n", SPB_ENDING_POWEROFF},
+        {"a\n" REQUEST "6\nqemu: b\n" ENDED "c", SPB_ENDING_POWEROFF},
+        {"7@1790000000.123456:" REQUEST "6\n7@1790000000.123457:" ENDED, SPB_ENDING_POWEROFF},
+        {"7@1790000000.123457:" ENDED, SPB_ENDING_REBOOT},
+        {REQUEST "1\n" ENDED, SPB_ENDING_CRASHED},
+        {REQUEST "99\n" ENDED, SPB_ENDING_NONE},
+        {REQUEST "6\n", SPB_ENDING_POWEROFF},
+        {BEGUN, SPB_ENDING_NONE},
+        {"", SPB_ENDING_NONE},
+        {"it said " ENDED, SPB_ENDING_NONE},
+        {"runstate_set current_run_state 9 (running) new_state 11 (shutdo", SPB_ENDING_NONE},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        cr_expect_eq(spb_traces_ending(cases[i].words, strlen(cases[i].words), false),
+                     cases[i].ending, "case %zu", i);
+}
+
+/* What was before the words that are kept may have been the request. */
+Test(ending, traces_that_are_cut)
+{
+    char words[4096];
+    size_t n = strlen(ENDED);
+
+    memset(words, '\n', sizeof(words));
+    memcpy(words + 40, ENDED, n);
+    cr_expect_eq(spb_traces_ending(words, sizeof(words), false), SPB_ENDING_REBOOT);
+    cr_expect_eq(spb_traces_ending(words, sizeof(words), true), SPB_ENDING_NONE);
+    memset(words, '\n', sizeof(words));
+    memcpy(words + sizeof(words) - n, ENDED, n);
+    cr_expect_eq(spb_traces_ending(words, sizeof(words), true), SPB_ENDING_REBOOT);
+}
+
+Test(ending, traces_are_not_shown)
+{
+    char words[] = BEGUN "qemu: one\n" REQUEST "6\n7@17.5:" ENDED "two: " ENDED "runstate_set";
+    size_t n = spb_traces_drop(words, strlen(words));
+
+    words[n] = '\0';
+    cr_expect_str_eq(words, "qemu: one\ntwo: " ENDED "runstate_set");
+    cr_expect_eq(spb_traces_drop(words, 0), 0);
 }

@@ -542,6 +542,39 @@ Test(supervisor_process, words_outlive_the_daemon_that_asked_for_them)
     spb_rundir_close(&dir);
 }
 
+/* A daemon that lives reads without taking the newest from the next one. */
+Test(supervisor_process, the_newest_words_are_left_to_the_next_daemon)
+{
+    struct spb_rundir dir = make_rundir();
+    struct spb_words words, again;
+    struct spb_error err;
+    char text[256], script[512], byte;
+
+    snprintf(script, sizeof(script),
+             "i=0; while [ $i -lt 600 ]; do echo '%048d' >&2; i=$((i+1)); done; "
+             "echo the last >&2; echo >%s/said; read x <%s/go",
+             0, folder, folder);
+    make_fifo("go");
+    make_fifo("said");
+    struct spb_process process = start_with_words(&dir, script, &words);
+    int said = open_fifo("said", O_RDONLY);
+    cr_assert_eq(read(said, &byte, 1), 1);
+    close(said);
+    cr_assert(spb_words_relieve(&words));
+    cr_expect_eq(words.used, SPB_WORDS_BYTES);
+    words.used = 0;
+    cr_assert(spb_words_relieve(&words));
+    cr_expect_eq(words.used, 0, "what is left is little");
+    spb_words_close(&words); /* the daemon ends */
+    expect_ok(spb_words_open(&dir, &again, &err), &err);
+    let_go();
+    read_to_end(&again);
+    cr_expect_eq(await_end(&process), 0);
+    spb_words_text(&again, text, sizeof(text));
+    cr_expect_not_null(strstr(text, "0 the last"), "%s", text);
+    spb_rundir_close(&dir);
+}
+
 /* ---- A real QEMU -------------------------------------------------------------------------- */
 
 static void need_qemu(void)

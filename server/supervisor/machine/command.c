@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "supervisor/machine/traces.h"
 
 /* Without disks it is some 40 words; a disk is 6. */
 #define WORDS_MAX (64u + 6u * SPB_MACHINE_DISKS_MAX)
@@ -181,6 +182,12 @@ static void add_all(struct builder *b, const struct spb_machine *machine)
     add(b, "-action");
     add(b, machine->pauses_at_end ? "reboot=shutdown,shutdown=pause,panic=pause"
                                   : "reboot=shutdown,shutdown=poweroff,panic=shutdown");
+    if (machine->pauses_at_end) {
+        add(b, "-trace");
+        add(b, SPB_TRACE_REQUEST);
+        add(b, "-trace");
+        add(b, SPB_TRACE_STATE);
+    }
     if (machine->pidfile != NULL) {
         add(b, "-pidfile");
         add(b, machine->pidfile);

@@ -42,7 +42,7 @@ struct spb_machine {
     size_t disk_count;
     struct spb_machine_channel console, monitor;
     const char *pidfile; /* NULL: none */
-    bool pauses_at_end;  /* QEMU stays after the guest's end, to be asked how it was */
+    bool pauses_at_end;  /* QEMU stays after the guest's end, to be asked how it was (traces.h) */
 };
 
 /*

@@ -29,12 +29,12 @@ void spb_ending_take_event(enum spb_ending *ending, const char *event, const jso
         *ending = shutdown_of(data);
 }
 
-void spb_ending_take_status(enum spb_ending *ending, const char *status)
+void spb_ending_take_status(enum spb_ending *ending, const char *status, enum spb_ending traced)
 {
     if (strcmp(status, "guest-panicked") == 0)
         *ending = SPB_ENDING_PANIC;
     else if (strcmp(status, "shutdown") == 0 && *ending == SPB_ENDING_NONE)
-        *ending = SPB_ENDING_POWEROFF;
+        *ending = traced == SPB_ENDING_NONE ? SPB_ENDING_LOST : traced;
     else if (strcmp(status, "internal-error") == 0 || strcmp(status, "io-error") == 0)
         *ending = SPB_ENDING_CRASHED;
 }

@@ -23,8 +23,9 @@ enum spb_ending {
 /* Takes an event of QMP; the first that tells an ending counts, but a panic outranks what follows
  * from it. */
 void spb_ending_take_event(enum spb_ending *ending, const char *event, const json_t *data);
-/* The status that query-status answers with, of a guest that ended while nobody listened. */
-void spb_ending_take_status(enum spb_ending *ending, const char *status);
+/* The status that query-status answers with, of a guest that ended while nobody listened. That it
+ * shut down does not say how: traced is what QEMU's words tell of that (traces.h). */
+void spb_ending_take_status(enum spb_ending *ending, const char *status, enum spb_ending traced);
 /* QEMU has ended: wait status as of waitpid. */
 void spb_ending_take_exit(enum spb_ending *ending, int wait_status);
 

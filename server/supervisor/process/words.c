@@ -4,13 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/status.h"
 
 #define PIECE_BYTES 16384u
-#define TURN_PIECES 4
+#define TURN_BYTES 65536u
+#define MUCH_BYTES 16384u
+#define LEFT_BYTES 8192u
 
 static int open_fifo(const struct spb_rundir *dir, int flags)
 {
@@ -76,17 +79,19 @@ static void keep(struct spb_words *words, const char *bytes, size_t n)
     words->used += n;
 }
 
-bool spb_words_read(struct spb_words *words)
+/* At most so many bytes. */
+static bool take(struct spb_words *words, size_t max)
 {
     char piece[PIECE_BYTES];
 
     if (words->fd < 0)
         return false;
-    for (int i = 0; i < TURN_PIECES; i++) {
-        ssize_t got = read(words->fd, piece, sizeof(piece));
+    while (max > 0) {
+        ssize_t got = read(words->fd, piece, max < sizeof(piece) ? max : sizeof(piece));
 
         if (got > 0) {
             keep(words, piece, (size_t)got);
+            max -= (size_t)got;
             continue;
         }
         if (got < 0 && errno == EINTR)
@@ -97,6 +102,20 @@ bool spb_words_read(struct spb_words *words)
         return false;
     }
     return true;
+}
+
+bool spb_words_read(struct spb_words *words)
+{
+    return take(words, TURN_BYTES);
+}
+
+bool spb_words_relieve(struct spb_words *words)
+{
+    int there = 0;
+
+    if (words->fd >= 0 && ioctl(words->fd, FIONREAD, &there) == 0 && there <= (int)MUCH_BYTES)
+        return true;
+    return take(words, there > (int)LEFT_BYTES ? (size_t)there - LEFT_BYTES : TURN_BYTES);
 }
 
 static char shown(char c)

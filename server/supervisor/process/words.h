@@ -6,7 +6,8 @@
  * which the guest outlives. The process has the FIFO open for reading and writing, without
  * blocking: it never meets an end of it, and what does not fit (64 KiB while nobody reads) is lost
  * to it and makes it wait for nobody. A new daemon opens the FIFO again and has what was written
- * meanwhile; once the process and the daemon have both ended what nobody read is gone.
+ * meanwhile, and the newest from before; once the process and the daemon have both ended what
+ * nobody read is gone.
  *
  * One thread.
  */
@@ -32,6 +33,9 @@ SPB_MUST_USE spb_status spb_words_make(const struct spb_rundir *dir, struct spb_
 /* Of a process that an earlier daemon started. SPB_NOT_FOUND. */
 SPB_MUST_USE spb_status spb_words_open(const struct spb_rundir *dir, struct spb_words *words,
                                        struct spb_error *err);
+/* For a process that lives: takes the oldest of what is there once that is much, so that it finds
+ * room, and leaves the newest to a daemon that may come after this one. As spb_words_read. */
+bool spb_words_relieve(struct spb_words *words);
 /* Takes what is there, at most some 64 KiB a call. False: the process closed its end, and nothing
  * is left; the descriptor is closed then. */
 bool spb_words_read(struct spb_words *words);
