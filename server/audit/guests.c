@@ -23,6 +23,8 @@ static void bind_times(sqlite3_stmt *put, const struct spb_guest_row *row)
     spb_bind_number(put, 16, (int64_t)row->console_bytes);
     spb_bind_number(put, 17, (int64_t)row->version);
     spb_bind_text(put, 18, row->reason);
+    spb_bind_number(put, 19, (int64_t)row->quit_at_ms);
+    spb_bind_number(put, 20, (int64_t)row->stop_ms);
 }
 
 static void bind_life(sqlite3_stmt *put, const struct spb_guest_row *row)
@@ -49,10 +51,10 @@ static spb_status run_add(struct spb_audit *audit, struct spb_work *work, struct
 
     SPB_TRY(spb_db_prepare(db, SPB_SQL_ADD_GUEST, &add, err));
     bind_life(add, row);
-    spb_bind_number(add, 19, row->tenant);
-    spb_bind_text(add, 20, row->name);
-    spb_bind_bytes(add, 21, row->uuid, sizeof row->uuid);
-    spb_bind_bytes(add, 22, row->config, row->config_size);
+    spb_bind_number(add, 21, row->tenant);
+    spb_bind_text(add, 22, row->name);
+    spb_bind_bytes(add, 23, row->uuid, sizeof row->uuid);
+    spb_bind_bytes(add, 24, row->config, row->config_size);
     spb_status status = spb_db_run(db, add, "recording a guest", err);
     if (status.code == SPB_EXISTS)
         return spb_fail(err, SPB_EXISTS, "recording guest %u/%s: another one has that name",
@@ -87,7 +89,7 @@ static spb_status run_set(struct spb_audit *audit, struct spb_work *work, struct
 
     SPB_TRY(spb_db_prepare(&audit->db, SPB_SQL_SET_GUEST, &set, err));
     bind_life(set, change->row);
-    spb_bind_number(set, 19, change->row->id);
+    spb_bind_number(set, 21, change->row->id);
     return spb_db_run(&audit->db, set, "recording a guest", err);
 }
 
@@ -129,6 +131,8 @@ static void read_life(sqlite3_stmt *from, struct spb_guest_row *row)
     row->console_bytes = (uint64_t)sqlite3_column_int64(from, 20);
     row->version = (uint64_t)sqlite3_column_int64(from, 21);
     spb_column_text(from, 22, row->reason, sizeof row->reason);
+    row->quit_at_ms = (uint64_t)sqlite3_column_int64(from, 23);
+    row->stop_ms = (uint64_t)sqlite3_column_int64(from, 24);
 }
 
 static void read_row(sqlite3_stmt *from, struct spb_guest_row *row)

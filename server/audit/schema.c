@@ -207,9 +207,16 @@ static const char views_2[] =
     " " TIME_MS("started_ms") " AS started,"
     " " TIME_MS("ended_ms") " AS ended"
     " FROM guest_rows;";
+
+/* When a guest's stop goes on from the button to quit, 0: none is under way; and after how long
+ * that was asked for. */
+static const char tables_3[] =
+    "ALTER TABLE guest_rows ADD COLUMN quit_at_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE guest_rows ADD COLUMN stop_ms INTEGER NOT NULL DEFAULT 0;";
 /* clang-format on */
 
-static const struct spb_schema_step steps[] = {{tables_1, views_1}, {tables_2, views_2}};
+static const struct spb_schema_step steps[] = {
+    {tables_1, views_1}, {tables_2, views_2}, {tables_3, ""}};
 
 const struct spb_schema_steps spb_schema = {steps, sizeof steps / sizeof *steps};
 

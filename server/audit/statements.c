@@ -125,19 +125,21 @@ static const char *const texts[SPB_SQL_COUNT] = {
     [SPB_SQL_LIST_GUESTS] =
         "SELECT id, tenant, name, uuid, config, wants_run, state, ending, accel, exit_status, run,"
         " run_base, created_ms, started_ms, ended_ms, restart_at_ms, restarts, short_runs,"
-        " crash_loop, alive, console_bytes, version, reason FROM guest_rows ORDER BY tenant, name",
+        " crash_loop, alive, console_bytes, version, reason, quit_at_ms, stop_ms FROM guest_rows"
+        " ORDER BY tenant, name",
     [SPB_SQL_ADD_GUEST] =
         "INSERT INTO guest_rows (wants_run, state, ending, accel, exit_status, run, run_base,"
         " created_ms, started_ms, ended_ms, restart_at_ms, restarts, short_runs, crash_loop, alive,"
-        " console_bytes, version, reason, tenant, name, uuid, config) VALUES (?1, ?2, ?3, ?4, ?5,"
-        " ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
+        " console_bytes, version, reason, quit_at_ms, stop_ms, tenant, name, uuid, config)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,"
+        " ?19, ?20, ?21, ?22, ?23, ?24)",
     /* What was found later may be written first: it stays. */
     [SPB_SQL_SET_GUEST] =
         "UPDATE guest_rows SET wants_run = ?1, state = ?2, ending = ?3, accel = ?4,"
         " exit_status = ?5, run = ?6, run_base = ?7, created_ms = ?8, started_ms = ?9,"
         " ended_ms = ?10, restart_at_ms = ?11, restarts = ?12, short_runs = ?13, crash_loop = ?14,"
-        " alive = ?15, console_bytes = ?16, version = ?17, reason = ?18"
-        " WHERE id = ?19 AND version <= ?17",
+        " alive = ?15, console_bytes = ?16, version = ?17, reason = ?18,"
+        " quit_at_ms = ?19, stop_ms = ?20 WHERE id = ?21 AND version <= ?17",
     [SPB_SQL_REMOVE_GUEST] = "DELETE FROM guest_rows WHERE id = ?1",
 };
 

@@ -119,6 +119,7 @@ struct spb_guest_row {
     uint64_t console_bytes;
     uint64_t version;
     char reason[SPB_ROW_REASON_SIZE];
+    uint64_t quit_at_ms, stop_ms; /* of a stop that is under way; 0: none */
 };
 
 SPB_MUST_USE spb_status spb_rows_guests(struct spb_audit *audit,

@@ -53,6 +53,8 @@ static struct spb_life life_of(const struct spb_guest *guest, const struct spb_g
     life.started_ms = row->started_ms;
     life.ended_ms = row->ended_ms;
     life.restart_at_ms = row->restart_at_ms;
+    life.quit_at_ms = row->quit_at_ms;
+    life.stop_ms = row->stop_ms;
     life.restarts = row->restarts;
     life.short_runs = row->short_runs;
     life.crash_loop = row->crash_loop;

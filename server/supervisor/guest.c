@@ -232,6 +232,8 @@ void spb_guest_row(const struct spb_guest *guest, struct spb_guest_row *row)
         .started_ms = life->started_ms,
         .ended_ms = life->ended_ms,
         .restart_at_ms = life->restart_at_ms,
+        .quit_at_ms = life->quit_at_ms,
+        .stop_ms = life->stop_ms,
         .restarts = life->restarts,
         .short_runs = life->short_runs,
         .crash_loop = life->crash_loop,

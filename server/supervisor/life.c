@@ -42,6 +42,7 @@ static unsigned begin(struct spb_life *life, bool by_call)
     life->has_exit = false;
     life->exit_status = 0;
     life->started_ms = life->ended_ms = life->restart_at_ms = 0;
+    life->quit_at_ms = life->stop_ms = 0;
     life->alive = life->adopted = life->had_run = life->again = life->broken = false;
     life->is_killed_by_call = false;
     life->by_call = by_call;
@@ -95,30 +96,67 @@ static unsigned kill_now(struct spb_life *life)
     return SPB_DO_KILL;
 }
 
-/* The next step is not put off by asking again. */
-static unsigned press_button(struct spb_life *life, const struct spb_life_input *in)
+static int64_t asked_stop_ns(const struct spb_life *life, const struct spb_life_input *in)
 {
-    int64_t stop_ns =
-        in->what == SPB_LIFE_STOP && in->stop_ns >= 0 ? in->stop_ns : life->rules.stop_ns;
+    return in->stop_ns >= 0 ? in->stop_ns : life->rules.stop_ns;
+}
+
+/* By the wall clock, which a later daemon has too. */
+static void note_stop(struct spb_life *life, const struct spb_life_input *in, int64_t stop_ns)
+{
+    life->stop_ms = (uint64_t)(stop_ns / NS_PER_MS);
+    life->quit_at_ms = in->now_ms + life->stop_ms;
+}
+
+/* The next step is not put off by asking again. */
+static unsigned press_button(struct spb_life *life, const struct spb_life_input *in,
+                             int64_t stop_ns)
+{
     int64_t at_ns = in->now_ns + stop_ns;
 
     life->state = SPB_LIFE_STOPPING;
     if (life->stage > SPB_STAGE_BUTTON)
         return 0;
+    if (life->stage == SPB_STAGE_NONE || at_ns < life->step_at_ns) {
+        life->step_at_ns = at_ns;
+        note_stop(life, in, stop_ns);
+    }
     if (stop_ns == 0)
         return quit(life, in);
-    if (life->stage == SPB_STAGE_NONE || at_ns < life->step_at_ns)
-        life->step_at_ns = at_ns;
     life->stage = SPB_STAGE_BUTTON;
     return SPB_DO_BUTTON;
 }
 
+/* Of a stop from before the daemon ended, or before its QEMU answered: what is left of its time. A
+ * clock that was set back meanwhile makes that no longer than was asked for. */
+static unsigned go_on_with_stop(struct spb_life *life, const struct spb_life_input *in)
+{
+    uint64_t asked_ms = life->stop_ms, left_ms = 0;
+
+    if (life->quit_at_ms == 0)
+        return press_button(life, in, life->rules.stop_ns);
+    if (life->quit_at_ms > in->now_ms)
+        left_ms = life->quit_at_ms - in->now_ms;
+    if (left_ms > asked_ms)
+        left_ms = asked_ms;
+    unsigned actions = press_button(life, in, (int64_t)left_ms * NS_PER_MS);
+    life->stop_ms = asked_ms;
+    return actions;
+}
+
 /* Of a guest that has not begun to run: nothing in it could take a button for anything. */
-static unsigned give_up_start(struct spb_life *life)
+static unsigned give_up_start(struct spb_life *life, const struct spb_life_input *in)
 {
     life->state = SPB_LIFE_STOPPING;
-    if (life->phase == SPB_PHASE_CONNECTING && life->adopted)
-        return 0; /* it runs: the ladder begins when its monitor has answered */
+    if (life->phase == SPB_PHASE_CONNECTING && life->adopted) {
+        /* It runs: the ladder begins when its monitor has answered. */
+        int64_t stop_ns = asked_stop_ns(life, in);
+
+        if (life->quit_at_ms == 0 ||
+            in->now_ms + (uint64_t)(stop_ns / NS_PER_MS) < life->quit_at_ms)
+            note_stop(life, in, stop_ns);
+        return 0;
+    }
     if (life->phase == SPB_PHASE_CONNECTING)
         return kill_now(life);
     life->stage = SPB_STAGE_KILL; /* it is looked at when the preparation is done */
@@ -152,10 +190,10 @@ static unsigned take_stop(struct spb_life *life, const struct spb_life_input *in
         return actions | leave_queue(life);
     case SPB_PHASE_PREPARING:
     case SPB_PHASE_CONNECTING:
-        return actions | (kills && life->adopted ? kill_now(life) : give_up_start(life));
+        return actions | (kills && life->adopted ? kill_now(life) : give_up_start(life, in));
     case SPB_PHASE_RUNNING:
         life->state = SPB_LIFE_STOPPING;
-        return actions | (kills ? kill_now(life) : press_button(life, in));
+        return actions | (kills ? kill_now(life) : press_button(life, in, asked_stop_ns(life, in)));
     case SPB_PHASE_ENDING:
         return actions | (kills ? kill_now(life) : 0);
     case SPB_PHASE_RELEASING:
@@ -183,7 +221,10 @@ static unsigned run(struct spb_life *life, const struct spb_life_input *in,
     life->healthy_at_ns = life->short_runs > 0 ? life->since_ns + life->rules.healthy_ns : 0;
     unsigned actions = answer_starts(life, SPB_DO_STARTED) | SPB_DO_RECORD;
     /* What was asked for before the daemon ended still holds. */
-    return life->wants_run ? actions : actions | press_button(life, in);
+    if (!life->wants_run)
+        return actions | go_on_with_stop(life, in);
+    life->quit_at_ms = life->stop_ms = 0;
+    return actions;
 }
 
 /* The guest has ended; its QEMU waits to be told to quit. */
@@ -706,32 +747,4 @@ unsigned spb_life_step(struct spb_life *life, const struct spb_life_input *in)
         return take_resumption(life, in);
     }
     return 0;
-}
-
-bool spb_life_is_busy(const struct spb_life *life)
-{
-    return life->phase != SPB_PHASE_IDLE;
-}
-
-bool spb_life_counts(const struct spb_life *life)
-{
-    return spb_life_is_busy(life) || life->state == SPB_LIFE_BACKOFF;
-}
-
-bool spb_life_state_is_end(enum spb_life_state state)
-{
-    return state == SPB_LIFE_STOPPED || state == SPB_LIFE_CRASHED || state == SPB_LIFE_LOST;
-}
-
-const char *spb_life_state_word(enum spb_life_state state)
-{
-    static const char *const words[SPB_LIFE_STATES] = {
-        [SPB_LIFE_CREATED] = "created",   [SPB_LIFE_STARTING] = "starting",
-        [SPB_LIFE_RUNNING] = "running",   [SPB_LIFE_PAUSED] = "paused",
-        [SPB_LIFE_STOPPING] = "stopping", [SPB_LIFE_STOPPED] = "stopped",
-        [SPB_LIFE_CRASHED] = "crashed",   [SPB_LIFE_LOST] = "lost",
-        [SPB_LIFE_BACKOFF] = "backoff",
-    };
-
-    return (unsigned)state < SPB_LIFE_STATES && words[state] != NULL ? words[state] : "unknown";
 }

@@ -79,6 +79,7 @@ struct spb_life {
     int32_t exit_status;                          /* code, or minus the signal's number */
     uint64_t run;                                 /* of how many QEMUs this is the last */
     uint64_t started_ms, ended_ms, restart_at_ms; /* UNIX; 0: none */
+    uint64_t quit_at_ms, stop_ms; /* when the ladder goes on to quit, UNIX, and after how long */
     uint32_t restarts, short_runs;
     bool crash_loop, alive;
     char reason[SPB_LIFE_REASON_SIZE];

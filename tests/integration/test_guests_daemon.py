@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 import uuid
 
 import harness
@@ -241,6 +242,21 @@ class Daemons(GuestCase):
         self.again()
         guest = self.wait_for("stopped")
         self.assertEqual((ENDINGS[guest["ending"]], guest["restarts"]), ("stopped", 0))
+
+    def test_time_of_a_stop_holds(self):
+        """Over any number of daemons, none of which is there for so long."""
+        self.start()
+        self.create(words="button=ignore", stop_timeout_ms=600000, start=True)
+        began = time.monotonic()
+        self.guest("Stop", timeout_ms=3000)
+        while self.state() == "stopping" and time.monotonic() - began < 20:
+            self.d.kill9()
+            threading.Event().wait(0.5)
+            self.again()
+        took = time.monotonic() - began
+        guest = self.wait_for("stopped")
+        self.assertEqual(ENDINGS[guest["ending"]], "stopped")
+        self.assertTrue(2.5 < took < 15, took)
 
     def test_ephemeral_ones_end_with_it(self):
         self.start()

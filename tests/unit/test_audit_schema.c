@@ -208,6 +208,29 @@ static bool matches_time(const char *text)
     return same;
 }
 
+Test(audit_schema, guests_of_an_earlier_release)
+{
+    struct spb_schema_steps two = {spb_schema.steps, 2};
+    struct spb_db db;
+    int64_t number;
+
+    (void)unlink(kit.path);
+    close(open_file(kit.path));
+    AUDIT_OK(spb_db_open(kit.path, &db, &kit.err));
+    AUDIT_OK(spb_schema_migrate(&db, &two, &kit.err));
+    AUDIT_OK(spb_db_exec(&db,
+                         "INSERT INTO guest_rows VALUES (1, 7, 'a', x'01', x'', 0, 5, 0, 2, NULL,"
+                         " 1, '/run', 1, 2, 0, 0, 0, 0, 0, 1, 9, 3, 'r');",
+                         "adding", &kit.err));
+    AUDIT_OK(spb_schema_migrate(&db, &spb_schema, &kit.err));
+    AUDIT_OK(spb_db_get_number(&db,
+                               "SELECT count(*) FROM guest_rows WHERE quit_at_ms = 0"
+                               " AND stop_ms = 0 AND reason = 'r';",
+                               &number, &kit.err));
+    cr_assert_eq(number, 1);
+    spb_db_close(&db);
+}
+
 Test(audit_schema, views_for_the_tool)
 {
     struct spb_image_row image = {.tenant = 3, .name = "a", .uuid = {0x12, 0x34}};

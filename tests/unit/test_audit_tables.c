@@ -379,6 +379,8 @@ Test(audit_tables, guests_are_kept)
     (void)snprintf(row.run_base, sizeof row.run_base, "/run/x");
     row.started_ms = 1790000000999;
     row.restarts = 2;
+    row.quit_at_ms = 1790000001999;
+    row.stop_ms = 1000;
     row.crash_loop = row.alive = true;
     row.console_bytes = UINT64_C(1) << 40;
     row.version = 11;
@@ -399,6 +401,8 @@ Test(audit_tables, guests_are_kept)
     cr_assert_eq(got->run, 5);
     cr_assert_str_eq(got->run_base, "/run/x");
     cr_assert_eq(got->started_ms, row.started_ms);
+    cr_assert_eq(got->quit_at_ms, row.quit_at_ms);
+    cr_assert_eq(got->stop_ms, row.stop_ms);
     cr_assert_eq(got->console_bytes, row.console_bytes);
     cr_assert_eq(got->version, 11);
     cr_assert_str_eq(got->reason, "it's so");

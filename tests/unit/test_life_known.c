@@ -106,6 +106,80 @@ Test(life, stop_of_one_that_is_being_adopted)
     DOES(tell(&b, SPB_LIFE_STATUS, "running"), SPB_DO_BUTTON);
 }
 
+/* As a daemon that comes later finds what this one recorded. */
+static struct bench later(const struct bench *b, int64_t after_ms)
+{
+    struct bench next = known(SPB_LIFE_RESTART_ALWAYS, b->life.state, b->life.wants_run);
+
+    next.now_ns = b->now_ns + after_ms * MS;
+    next.life.quit_at_ms = b->life.quit_at_ms;
+    next.life.stop_ms = b->life.stop_ms;
+    (void)tell(&next, SPB_LIFE_ADOPT, NULL);
+    return next;
+}
+
+static struct bench asked_to_stop(int64_t stop_ms)
+{
+    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_RUNNING, true);
+
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    (void)tell(&b, SPB_LIFE_STATUS, "running");
+    DOES(give(&b, (struct spb_life_input){.what = SPB_LIFE_STOP, .stop_ns = stop_ms * MS}),
+         SPB_DO_BUTTON | SPB_DO_RECORD);
+    return b;
+}
+
+Test(life, ladder_holds_over_daemons)
+{
+    struct bench b = asked_to_stop(500), second = later(&b, 200), third = later(&second, 200);
+
+    DOES(tell(&second, SPB_LIFE_STATUS, "running"), SPB_DO_BUTTON);
+    cr_assert_eq(spb_life_next_ns(&second.life) - second.now_ns, 300 * MS);
+    third = later(&second, 200);
+    DOES(tell(&third, SPB_LIFE_STATUS, "running"), SPB_DO_BUTTON);
+    cr_assert_eq(spb_life_next_ns(&third.life) - third.now_ns, 100 * MS);
+    DOES(pass(&third), SPB_DO_QUIT);
+
+    /* Its time has passed. */
+    third = later(&second, 301);
+    DOES(tell(&third, SPB_LIFE_STATUS, "running"), SPB_DO_QUIT);
+    DOES(pass(&third), SPB_DO_KILL);
+}
+
+Test(life, ladder_by_a_clock_that_was_set_back)
+{
+    struct bench b = asked_to_stop(500), second = later(&b, -3600000);
+
+    second.now_ns = b.now_ns + 100 * MS - 3600000 * MS;
+    (void)tell(&second, SPB_LIFE_STATUS, "running");
+    cr_assert_eq(spb_life_next_ns(&second.life) - second.now_ns, 500 * MS);
+    /* It is counted by the new clock from there on. */
+    struct bench third = later(&second, 400);
+    (void)tell(&third, SPB_LIFE_STATUS, "running");
+    cr_assert_eq(spb_life_next_ns(&third.life) - third.now_ns, 100 * MS);
+    third = later(&second, 600);
+    DOES(tell(&third, SPB_LIFE_STATUS, "running"), SPB_DO_QUIT);
+}
+
+Test(life, ladder_of_a_stop_while_it_is_adopted)
+{
+    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_RUNNING, true);
+
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    (void)give(&b, (struct spb_life_input){.what = SPB_LIFE_STOP, .stop_ns = 700 * MS});
+    (void)give(&b, (struct spb_life_input){.what = SPB_LIFE_STOP, .stop_ns = 900 * MS});
+    b.now_ns += 100 * MS;
+    DOES(tell(&b, SPB_LIFE_STATUS, "running"), SPB_DO_BUTTON);
+    cr_assert_eq(spb_life_next_ns(&b.life) - b.now_ns, 600 * MS);
+
+    /* What a start called off is not taken for the time of the next stop. */
+    b = asked_to_stop(500);
+    b.life.wants_run = true;
+    struct bench second = later(&b, 400);
+    (void)tell(&second, SPB_LIFE_STATUS, "running");
+    cr_assert_eq(second.life.quit_at_ms, 0);
+}
+
 Test(life, adopted_one_that_is_killed)
 {
     struct bench b = known(SPB_LIFE_RESTART_NEVER, SPB_LIFE_RUNNING, true);
