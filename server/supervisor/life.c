@@ -44,7 +44,7 @@ static unsigned begin(struct spb_life *life, bool by_call)
     life->started_ms = life->ended_ms = life->restart_at_ms = 0;
     life->quit_at_ms = life->stop_ms = 0;
     life->alive = life->adopted = life->had_run = life->again = life->broken = false;
-    life->is_killed_by_call = false;
+    life->is_killed_by_call = life->is_drained = false;
     life->by_call = by_call;
     life->step_at_ns = life->boot_at_ns = life->healthy_at_ns = life->restart_at_ns = 0;
     set_reason(life, "%s", "");
@@ -200,6 +200,16 @@ static unsigned take_stop(struct spb_life *life, const struct spb_life_input *in
         break;
     }
     return actions;
+}
+
+/* What was asked of it stays as it is. One that is not spawned yet will not be, by this daemon. */
+static unsigned take_drain(struct spb_life *life)
+{
+    if (life->phase < SPB_PHASE_CONNECTING || life->phase > SPB_PHASE_ENDING)
+        return 0;
+    life->is_drained = true;
+    life->state = SPB_LIFE_STOPPING;
+    return SPB_DO_RECORD | kill_now(life);
 }
 
 /* ---- Running ------------------------------------------------------------------------------ */
@@ -410,6 +420,8 @@ static void tell_ending(struct spb_life *life)
     if (life->ending != SPB_ENDING_STOPPED)
         set_reason(life, "%s%s", spb_ending_words(life->ending),
                    asked ? ", when it was to stop" : "");
+    else if (life->is_drained)
+        set_reason(life, "ended with the daemon");
     else if (life->is_killed_by_call)
         set_reason(life, "killed by a call");
     else if (life->stage == SPB_STAGE_KILL)
@@ -518,7 +530,10 @@ static bool is_restarted(const struct spb_life *life, enum spb_life_state state)
     /* A call that was answered with a failure has left nothing behind it. */
     if (life->by_call && !life->had_run)
         return false;
-    return life->rules.restart == SPB_LIFE_RESTART_ALWAYS || state != SPB_LIFE_STOPPED;
+    /* Nor has one ended well that went with its daemon. */
+    bool failed =
+        state != SPB_LIFE_STOPPED || (life->is_drained && life->ending == SPB_ENDING_STOPPED);
+    return life->rules.restart == SPB_LIFE_RESTART_ALWAYS || failed;
 }
 
 /* Doubled with each short run in a row, up to a cap; then between half of it and all. */
@@ -713,6 +728,8 @@ unsigned spb_life_step(struct spb_life *life, const struct spb_life_input *in)
         return take_stop(life, in, false);
     case SPB_LIFE_KILL:
         return take_stop(life, in, true);
+    case SPB_LIFE_DRAIN:
+        return take_drain(life);
     case SPB_LIFE_PLACE:
         return take_place(life);
     case SPB_LIFE_PREPARED:

@@ -90,7 +90,7 @@ struct spb_life {
     bool again;   /* a call asked for a start while the run before was ending */
     bool awaited; /* a call waits to be told that it runs, or that it does not */
     bool broken;  /* the monitor failed, and that is why QEMU is ended */
-    bool is_killed_by_call;
+    bool is_killed_by_call, is_drained;
     int64_t since_ns, step_at_ns, boot_at_ns, healthy_at_ns, restart_at_ns; /* 0: none */
 };
 
@@ -99,6 +99,7 @@ enum spb_life_event {
     SPB_LIFE_START,
     SPB_LIFE_STOP, /* stop_ns */
     SPB_LIFE_KILL,
+    SPB_LIFE_DRAIN, /* no call: it ends with the daemon that ends */
     /* Of a start. */
     SPB_LIFE_PLACE,    /* its turn has come */
     SPB_LIFE_PREPARED, /* and is recorded */

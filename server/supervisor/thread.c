@@ -334,19 +334,19 @@ static bool has_to_stay(const struct spb_supervisor *supervisor)
     if (supervisor->working > 0)
         return true;
     for (const struct spb_guest *g = supervisor->active; g != NULL; g = g->next_active) {
-        if (g->config->ephemeral && spb_life_is_busy(&g->life))
+        if (g->config->ephemeral && g->life.phase > SPB_PHASE_QUEUED)
             return true;
     }
     return false;
 }
 
-static void kill_ephemeral(struct spb_supervisor *supervisor)
+static void end_ephemeral(struct spb_supervisor *supervisor)
 {
-    struct spb_life_input kill = {.what = SPB_LIFE_KILL};
+    struct spb_life_input drain = {.what = SPB_LIFE_DRAIN};
 
     for (struct spb_guest *guest = supervisor->active; guest != NULL; guest = guest->next_active) {
         if (guest->config->ephemeral)
-            spb_drive_step(guest, &kill);
+            spb_drive_step(guest, &drain);
     }
 }
 
@@ -381,7 +381,7 @@ static void *work(void *user)
     while (!atomic_load(&supervisor->ending))
         take_turn(supervisor);
     int64_t until_ns = spb_now_ns() + ENDING_NS;
-    kill_ephemeral(supervisor);
+    end_ephemeral(supervisor);
     while (has_to_stay(supervisor) && (supervisor->working > 0 || spb_now_ns() < until_ns))
         take_turn(supervisor);
     close_posts(supervisor);

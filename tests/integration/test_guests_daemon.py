@@ -11,7 +11,7 @@ import uuid
 import harness
 import rpc
 from faults import Faults
-from guestcase import ALWAYS, ENDINGS, GuestCase, ON_FAILURE, STATES, alive, qemus
+from guestcase import ALWAYS, ENDINGS, GuestCase, NEVER, ON_FAILURE, STATES, alive, qemus
 from protowire import SCHEMA
 
 
@@ -269,6 +269,26 @@ class Daemons(GuestCase):
                 state = self.wait_for("stopped", "lost", name=end)["state"]
                 self.assertEqual(STATES[state], "stopped" if end == "stop" else "lost")
                 self.c.put(end, 1, b"mine again")
+
+    def test_ephemeral_ones_are_started_again_by_their_policy(self):
+        """The same, whichever way the daemon ended."""
+        self.start()
+        for end in ("stop", "kill9"):
+            for restart in (NEVER, ON_FAILURE, ALWAYS):
+                name = f"{end}{restart}"
+                self.create(name, images=(name,), ephemeral=True, restart=restart, start=True)
+            getattr(self.d, end)()
+            self.again()
+            for restart in (ON_FAILURE, ALWAYS):
+                with self.subTest(end=end, restart=restart):
+                    guest = self.wait_for("running", name=f"{end}{restart}")
+                    self.assertEqual(guest["restarts"], 1)
+                    self.guest("Kill", f"{end}{restart}")
+            with self.subTest(end=end):
+                guest = self.wait_for("stopped", "lost", name=f"{end}{NEVER}")
+                self.assertEqual(guest["restarts"], 0)
+                if end == "stop":
+                    self.assertEqual(guest["reason"], b"ended with the daemon")
 
     def test_a_pause_before_a_restart_goes_on(self):
         self.start(guest_backoff_ms=3600000, guest_backoff_max_ms=3600000)

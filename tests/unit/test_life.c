@@ -269,6 +269,45 @@ Test(life, kill_at_once)
     cr_assert_not(b.life.wants_run);
 }
 
+/* An ephemeral one, when its daemon is stopped. */
+static struct bench drained(enum spb_life_restart restart)
+{
+    struct bench b = started(restart);
+
+    DOES(tell(&b, SPB_LIFE_DRAIN, NULL), SPB_DO_KILL | SPB_DO_RECORD);
+    (void)leave(&b, SIGKILL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    cr_assert_str_eq(b.life.reason, "ended with the daemon");
+    return b;
+}
+
+Test(life, one_that_ends_with_its_daemon)
+{
+    struct bench b = drained(SPB_LIFE_RESTART_NEVER);
+
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+    cr_assert_not(b.life.wants_run);
+    b = drained(SPB_LIFE_RESTART_ON_FAILURE);
+    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_STOPPED);
+    cr_assert(b.life.wants_run);
+    b = drained(SPB_LIFE_RESTART_ALWAYS);
+    is(&b, SPB_LIFE_BACKOFF, SPB_ENDING_STOPPED);
+
+    /* What was asked for before, and what it did itself, count. */
+    b = started(SPB_LIFE_RESTART_ALWAYS);
+    (void)tell(&b, SPB_LIFE_STOP, NULL);
+    (void)tell(&b, SPB_LIFE_DRAIN, NULL);
+    (void)leave(&b, SIGKILL);
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+    b = started(SPB_LIFE_RESTART_ON_FAILURE);
+    (void)event(&b, "SHUTDOWN", "{\"guest\": true, \"reason\": \"guest-shutdown\"}");
+    (void)tell(&b, SPB_LIFE_DRAIN, NULL);
+    (void)leave(&b, EXIT(0));
+    (void)tell(&b, SPB_LIFE_RELEASED, NULL);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_POWEROFF);
+}
+
 Test(life, kill_of_one_that_does_not_quit)
 {
     struct bench b = started(SPB_LIFE_RESTART_NEVER);
