@@ -176,7 +176,7 @@ const struct cli_command cli_commands[] = {
                 "  spaceblock guest run job --image demo --kernel vmlinuz --initrd initrd.img --rm",
      .run = cli_run_guest_run},
     {FAMILY("guest", "start", "[TENANT/]NAME", 1, 1), .subject = CLI_ON_DAEMON, .writes = true,
-     .options = B(CLI_OPT_WAIT), .summary = "start a guest that does not run",
+     .options = B(CLI_OPT_WAIT), .summary = "start a guest, or let a paused one go on",
      .details = "Ends once it runs, or could not be started: the error has what QEMU wrote.",
      .example = "  spaceblock guest start probe", .run = cli_run_guest_start},
     {FAMILY("guest", "ls", "", 0, 0), .subject = CLI_ON_DAEMON,

@@ -165,7 +165,7 @@ static void run_start(struct spb_task *task)
 {
     struct spb_call *call = spb_call_of_task(task);
     struct spb_guest_view view = spb_guest_look(call->guest);
-    bool runs = view.life.state == SPB_LIFE_RUNNING || view.life.state == SPB_LIFE_PAUSED;
+    bool runs = view.life.state == SPB_LIFE_RUNNING;
     struct spb_refusal_to_start why;
     struct spb_error err;
 

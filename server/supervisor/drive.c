@@ -122,7 +122,9 @@ static void answer_not_started(struct spb_guest *guest, const char *text, PB_Err
 {
     struct spb_error err;
 
-    (void)spb_fail(&err, SPB_REMOTE, "guest %s was not started: %.400s", guest->text, text);
+    (void)spb_fail(&err, SPB_REMOTE, "guest %s %s: %.400s", guest->text,
+                   guest->life.state == SPB_LIFE_PAUSED ? "is still paused" : "was not started",
+                   text);
     for (struct spb_call *call = take_all(&guest->starters), *next; call != NULL; call = next) {
         next = call->next;
         spb_guest_start_ended(call, guest, &err, reason);

@@ -7,11 +7,14 @@
 #include <sys/wait.h>
 
 #include "base/status.h"
+#include "supervisor/life_restart.h"
 
 #define NS_PER_MS INT64_C(1000000)
 /* Its monitor's end is mostly QEMU's: so long it may take to be seen to end. */
 #define GRACE_NS (1000 * NS_PER_MS)
-#define RANDOM_RANGE (UINT64_C(1) << 32)
+/* A disk that fails still is found to by then. */
+#define RESUME_NS (1000 * NS_PER_MS)
+#define DISK_FAILED "a disk failed on the host"
 
 static void __attribute__((format(printf, 2, 3)))
 set_reason(struct spb_life *life, const char *format, ...)
@@ -44,9 +47,10 @@ static unsigned begin(struct spb_life *life, bool by_call)
     life->started_ms = life->ended_ms = life->restart_at_ms = 0;
     life->quit_at_ms = life->stop_ms = 0;
     life->alive = life->adopted = life->had_run = life->again = life->broken = false;
-    life->is_killed_by_call = life->is_drained = false;
+    life->is_killed_by_call = life->is_drained = life->resumes = false;
     life->by_call = by_call;
     life->step_at_ns = life->boot_at_ns = life->healthy_at_ns = life->restart_at_ns = 0;
+    life->resume_at_ns = 0;
     set_reason(life, "%s", "");
     return SPB_DO_QUEUE | SPB_DO_RECORD;
 }
@@ -58,12 +62,26 @@ static unsigned begin_by_call(struct spb_life *life)
     return begin(life, true);
 }
 
-static unsigned take_start(struct spb_life *life)
+/* QEMU tries again what failed, and holds the processors again if it fails again. */
+static unsigned resume(struct spb_life *life, const struct spb_life_input *in)
 {
+    if (life->resumes)
+        return 0;
+    life->resumes = true;
+    life->resume_at_ns = in->now_ns + life->rules.start_ns;
+    return SPB_DO_CONTINUE;
+}
+
+static unsigned take_start(struct spb_life *life, const struct spb_life_input *in)
+{
+    bool runs = life->phase == SPB_PHASE_RUNNING && life->stage == SPB_STAGE_NONE;
+
     life->wants_run = true;
-    if (life->phase == SPB_PHASE_RUNNING && life->stage == SPB_STAGE_NONE)
+    if (runs && life->state != SPB_LIFE_PAUSED && !life->resumes)
         return SPB_DO_STARTED;
     life->awaited = true;
+    if (runs)
+        return resume(life, in);
     if (life->phase == SPB_PHASE_IDLE)
         return begin_by_call(life);
     if (life->stage != SPB_STAGE_NONE || life->phase >= SPB_PHASE_ENDING) {
@@ -78,6 +96,19 @@ static unsigned answer_starts(struct spb_life *life, enum spb_life_action answer
 {
     life->awaited = false;
     return answer;
+}
+
+/* It went on, or did not. */
+static unsigned end_resuming(struct spb_life *life)
+{
+    bool answers = life->resumes && life->stage == SPB_STAGE_NONE;
+
+    life->resumes = false;
+    life->resume_at_ns = 0;
+    if (!answers)
+        return 0; /* who asked is told at its end */
+    return answer_starts(life,
+                         life->state == SPB_LIFE_RUNNING ? SPB_DO_STARTED : SPB_DO_NOT_STARTED);
 }
 
 /* ---- The stop ladder ---------------------------------------------------------------------- */
@@ -108,7 +139,7 @@ static void note_stop(struct spb_life *life, const struct spb_life_input *in, in
     life->quit_at_ms = in->now_ms + life->stop_ms;
 }
 
-/* The next step is not put off by asking again. */
+/* The next step is not put off by asking again. None: nobody would hear the button. */
 static unsigned press_button(struct spb_life *life, const struct spb_life_input *in,
                              int64_t stop_ns)
 {
@@ -133,6 +164,8 @@ static unsigned go_on_with_stop(struct spb_life *life, const struct spb_life_inp
 {
     uint64_t asked_ms = life->stop_ms, left_ms = 0;
 
+    if (life->state == SPB_LIFE_PAUSED)
+        return press_button(life, in, 0);
     if (life->quit_at_ms == 0)
         return press_button(life, in, life->rules.stop_ns);
     if (life->quit_at_ms > in->now_ms)
@@ -174,6 +207,7 @@ static unsigned leave_queue(struct spb_life *life)
 
 static unsigned take_stop(struct spb_life *life, const struct spb_life_input *in, bool kills)
 {
+    bool is_paused = life->state == SPB_LIFE_PAUSED;
     unsigned actions = SPB_DO_RECORD;
 
     life->wants_run = life->again = false;
@@ -193,7 +227,8 @@ static unsigned take_stop(struct spb_life *life, const struct spb_life_input *in
         return actions | (kills && life->adopted ? kill_now(life) : give_up_start(life, in));
     case SPB_PHASE_RUNNING:
         life->state = SPB_LIFE_STOPPING;
-        return actions | (kills ? kill_now(life) : press_button(life, in, asked_stop_ns(life, in)));
+        return actions | (kills ? kill_now(life)
+                                : press_button(life, in, is_paused ? 0 : asked_stop_ns(life, in)));
     case SPB_PHASE_ENDING:
         return actions | (kills ? kill_now(life) : 0);
     case SPB_PHASE_RELEASING:
@@ -229,6 +264,8 @@ static unsigned run(struct spb_life *life, const struct spb_life_input *in,
     life->step_at_ns = 0;
     life->boot_at_ns = life->alive ? 0 : life->since_ns + life->rules.boot_ns;
     life->healthy_at_ns = life->short_runs > 0 ? life->since_ns + life->rules.healthy_ns : 0;
+    if (state == SPB_LIFE_PAUSED && life->wants_run && life->awaited)
+        return SPB_DO_RECORD | resume(life, in);
     unsigned actions = answer_starts(life, SPB_DO_STARTED) | SPB_DO_RECORD;
     /* What was asked for before the daemon ended still holds. */
     if (!life->wants_run)
@@ -268,19 +305,23 @@ static unsigned take_status(struct spb_life *life, const struct spb_life_input *
         life->had_run = true;
         return end(life, in);
     }
-    unsigned actions = run(life, in, SPB_LIFE_PAUSED);
-    set_reason(life, "QEMU holds its processors: %.100s", status);
-    return actions;
+    if (strcmp(status, "io-error") != 0)
+        set_reason(life, "QEMU holds its processors: %.100s", status);
+    else if (strncmp(life->reason, DISK_FAILED, strlen(DISK_FAILED)) != 0)
+        set_reason(life, DISK_FAILED);
+    return run(life, in, SPB_LIFE_PAUSED);
 }
 
-static unsigned take_stopped_processors(struct spb_life *life)
+static unsigned take_stopped_processors(struct spb_life *life, const struct spb_life_input *in)
 {
+    if (life->stage == SPB_STAGE_BUTTON)
+        return press_button(life, in, 0) | SPB_DO_RECORD;
     if (life->state != SPB_LIFE_RUNNING)
         return 0;
     life->state = SPB_LIFE_PAUSED;
     if (life->reason[0] == '\0')
         set_reason(life, "QEMU holds its processors");
-    return SPB_DO_RECORD;
+    return end_resuming(life) | SPB_DO_RECORD;
 }
 
 static unsigned take_resumed(struct spb_life *life)
@@ -300,7 +341,7 @@ static unsigned take_disk_error(struct spb_life *life, const struct spb_life_inp
 
     if (action == NULL || strcmp(action, "stop") != 0)
         return 0;
-    set_reason(life, "a disk failed on the host: %.200s", why == NULL ? "no reason given" : why);
+    set_reason(life, DISK_FAILED ": %.200s", why == NULL ? "no reason given" : why);
     return SPB_DO_RECORD;
 }
 
@@ -318,7 +359,7 @@ static unsigned take_qmp(struct spb_life *life, const struct spb_life_input *in)
     if (runs && strcmp(event, "BLOCK_IO_ERROR") == 0)
         return take_disk_error(life, in);
     if (runs && strcmp(event, "STOP") == 0)
-        return take_stopped_processors(life);
+        return take_stopped_processors(life, in);
     if (runs && strcmp(event, "RESUME") == 0)
         return take_resumed(life);
     return 0;
@@ -508,46 +549,6 @@ static unsigned take_gone(struct spb_life *life, const struct spb_life_input *in
 
 /* ---- After the end ------------------------------------------------------------------------ */
 
-static enum spb_life_state state_of(const struct spb_life *life)
-{
-    switch (life->ending) {
-    case SPB_ENDING_PANIC:
-    case SPB_ENDING_CRASHED:
-        return SPB_LIFE_CRASHED;
-    case SPB_ENDING_NOT_STARTED:
-        return life->stage == SPB_STAGE_KILL && !life->broken ? SPB_LIFE_STOPPED : SPB_LIFE_CRASHED;
-    case SPB_ENDING_LOST:
-        return life->wants_run ? SPB_LIFE_LOST : SPB_LIFE_STOPPED;
-    default:
-        return SPB_LIFE_STOPPED;
-    }
-}
-
-static bool is_restarted(const struct spb_life *life, enum spb_life_state state)
-{
-    if (!life->wants_run || life->rules.restart == SPB_LIFE_RESTART_NEVER)
-        return false;
-    /* A call that was answered with a failure has left nothing behind it. */
-    if (life->by_call && !life->had_run)
-        return false;
-    /* Nor has one ended well that went with its daemon. */
-    bool failed =
-        state != SPB_LIFE_STOPPED || (life->is_drained && life->ending == SPB_ENDING_STOPPED);
-    return life->rules.restart == SPB_LIFE_RESTART_ALWAYS || failed;
-}
-
-/* Doubled with each short run in a row, up to a cap; then between half of it and all. */
-static int64_t backoff_ns(const struct spb_life *life, uint32_t random)
-{
-    int64_t ns = life->rules.backoff_ns;
-
-    for (uint32_t i = 1; i < life->short_runs && ns < life->rules.backoff_max_ns; i++)
-        ns *= 2;
-    if (ns > life->rules.backoff_max_ns)
-        ns = life->rules.backoff_max_ns;
-    return ns / 2 + (int64_t)((uint64_t)(ns - ns / 2) * random / RANDOM_RANGE);
-}
-
 static void back_off(struct spb_life *life, const struct spb_life_input *in)
 {
     bool was_long = life->had_run && life->since_ns != 0 &&
@@ -555,7 +556,7 @@ static void back_off(struct spb_life *life, const struct spb_life_input *in)
 
     life->short_runs = was_long ? 1 : life->short_runs + 1;
     life->crash_loop = life->short_runs >= SPB_LIFE_LOOP_RUNS;
-    int64_t ns = backoff_ns(life, in->random);
+    int64_t ns = spb_life_backoff_ns(life, in->random);
     life->state = SPB_LIFE_BACKOFF;
     life->restart_at_ns = in->now_ns + ns;
     life->restart_at_ms = in->now_ms + (uint64_t)(ns / NS_PER_MS);
@@ -563,7 +564,7 @@ static void back_off(struct spb_life *life, const struct spb_life_input *in)
 
 static unsigned take_released(struct spb_life *life, const struct spb_life_input *in)
 {
-    enum spb_life_state state = state_of(life);
+    enum spb_life_state state = spb_life_state_at_end(life);
     unsigned actions = SPB_DO_RECORD;
 
     if (life->phase != SPB_PHASE_RELEASING)
@@ -581,7 +582,7 @@ static unsigned take_released(struct spb_life *life, const struct spb_life_input
     /* Also who asked during a restart, or for one more run and somebody else for none. */
     if (life->awaited)
         actions |= answer_starts(life, SPB_DO_NOT_STARTED);
-    if (is_restarted(life, state))
+    if (spb_life_is_restarted(life, state))
         back_off(life, in);
     else
         life->wants_run = false;
@@ -618,6 +619,8 @@ static unsigned take_time_running(struct spb_life *life, const struct spb_life_i
         life->boot_at_ns = 0;
         actions |= SPB_DO_LOOK;
     }
+    if (is_due(life->resume_at_ns, in->now_ns))
+        actions |= end_resuming(life);
     if (is_due(life->healthy_at_ns, in->now_ns)) {
         life->healthy_at_ns = 0;
         life->short_runs = 0;
@@ -649,6 +652,7 @@ int64_t spb_life_next_ns(const struct spb_life *life)
         life->step_at_ns,
         life->phase == SPB_PHASE_RUNNING ? life->boot_at_ns : 0,
         life->phase == SPB_PHASE_RUNNING ? life->healthy_at_ns : 0,
+        life->phase == SPB_PHASE_RUNNING ? life->resume_at_ns : 0,
         life->phase == SPB_PHASE_IDLE ? life->restart_at_ns : 0,
     };
     int64_t next = 0;
@@ -714,16 +718,26 @@ static unsigned take_spawned(struct spb_life *life, const struct spb_life_input 
 
 static unsigned take_continued(struct spb_life *life, const struct spb_life_input *in)
 {
+    if (life->phase == SPB_PHASE_RUNNING && life->resumes)
+        life->resume_at_ns = in->now_ns + RESUME_NS;
     if (life->phase != SPB_PHASE_CONNECTING || life->stage == SPB_STAGE_KILL)
         return 0;
     return run(life, in, SPB_LIFE_RUNNING);
+}
+
+static unsigned take_refusal(struct spb_life *life, const struct spb_life_input *in)
+{
+    if (life->phase != SPB_PHASE_RUNNING || !life->resumes || life->state != SPB_LIFE_PAUSED)
+        return 0;
+    set_reason(life, "QEMU does not go on: %.300s", text_of(in));
+    return end_resuming(life) | SPB_DO_RECORD;
 }
 
 unsigned spb_life_step(struct spb_life *life, const struct spb_life_input *in)
 {
     switch (in->what) {
     case SPB_LIFE_START:
-        return take_start(life);
+        return take_start(life, in);
     case SPB_LIFE_STOP:
         return take_stop(life, in, false);
     case SPB_LIFE_KILL:
@@ -742,6 +756,8 @@ unsigned spb_life_step(struct spb_life *life, const struct spb_life_input *in)
         return take_status(life, in);
     case SPB_LIFE_CONTINUED:
         return take_continued(life, in);
+    case SPB_LIFE_REFUSED:
+        return take_refusal(life, in);
     case SPB_LIFE_QMP:
         return take_qmp(life, in);
     case SPB_LIFE_BROKEN:

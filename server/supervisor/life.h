@@ -10,6 +10,8 @@
  * - There is at most one QEMU: a new one is prepared only after SPB_LIFE_RELEASED of the one
  * before.
  * - A guest that was stopped or killed by a call is not started again but by a call.
+ * - A call that starts one that is paused is answered once that has gone on for a while, or is
+ * paused again.
  * - What ended is told only once its images are back: until then the guest is stopping.
  */
 #ifndef SPB_SUPERVISOR_LIFE_H
@@ -90,8 +92,10 @@ struct spb_life {
     bool again;   /* a call asked for a start while the run before was ending */
     bool awaited; /* a call waits to be told that it runs, or that it does not */
     bool broken;  /* the monitor failed, and that is why QEMU is ended */
+    bool resumes; /* a call asked for one that is paused to go on, and is not answered */
     bool is_killed_by_call, is_drained;
-    int64_t since_ns, step_at_ns, boot_at_ns, healthy_at_ns, restart_at_ns; /* 0: none */
+    int64_t since_ns; /* 0: none, as the next */
+    int64_t step_at_ns, boot_at_ns, healthy_at_ns, restart_at_ns, resume_at_ns;
 };
 
 enum spb_life_event {
@@ -108,6 +112,7 @@ enum spb_life_event {
     /* Of the monitor. */
     SPB_LIFE_STATUS,    /* text: what query-status answered, of the right QEMU; traced */
     SPB_LIFE_CONTINUED, /* cont was answered */
+    SPB_LIFE_REFUSED,   /* cont was, of one that runs; text: why */
     SPB_LIFE_QMP,       /* text and data: an event */
     SPB_LIFE_BROKEN,    /* text: why; at_once: QEMU is not given time to end by itself */
     SPB_LIFE_SIGN,      /* of life */

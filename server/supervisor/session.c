@@ -111,8 +111,10 @@ static void on_continued(void *user, const json_t *result, const struct spb_erro
     count_asked(run, -1);
     if (result != NULL)
         spb_drive_tell(run->guest, SPB_LIFE_CONTINUED, NULL);
-    else if (error->code == SPB_REMOTE)
+    else if (error->code == SPB_REMOTE && run->guest->life.phase == SPB_PHASE_CONNECTING)
         spb_qmp_break(&run->qmp, error);
+    else if (error->code == SPB_REMOTE)
+        spb_drive_tell(run->guest, SPB_LIFE_REFUSED, error->text);
 }
 
 /* Of a guest that ended while no daemon was there. */

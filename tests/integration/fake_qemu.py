@@ -16,6 +16,7 @@ What it does is told by words in -append:
   quit=ignore        nor does quit
   untraced           its trace events are not those that are asked for
   writes             has written to its first disk
+  full=COUNT         its disk is full at once, and so many times when it is to go on
 """
 import fcntl
 import json
@@ -64,6 +65,7 @@ class Fake:
         self.status, self.running = "prelaunch", False
         self.end_at = None
         self.output, self.input = b"", b""
+        self.full = int(self.words.get("full", -1))
 
     def listen(self, name, accept):
         sock = socket.socket(socket.AF_UNIX)
@@ -188,6 +190,11 @@ class Fake:
     def go_on(self):
         self.become("running")
         self.event("RESUME")
+        if self.full >= 0:
+            self.full -= 1
+            self.become("io-error")
+            self.event("BLOCK_IO_ERROR", action="stop", reason="No space left on device")
+            self.event("STOP")
         if "print" in self.words:
             self.print(self.words["print"].encode() + b"\n")
         left = int(self.words.get("flood", 0))

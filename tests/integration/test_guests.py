@@ -77,6 +77,24 @@ class Life(GuestCase):
         again = self.guest("Start")
         self.assertEqual((again["pid"], again["version"]), (first["pid"], first["version"]))
 
+    def test_start_of_one_whose_disk_was_full(self):
+        self.start()
+        first = self.create(words="full=1", start=True)
+        self.wait_for("paused")
+        for daemon in ("the same", "another"):
+            reply = self.c.ask("Guests", "Start", {"guest": {"name": "g"}})
+            if daemon == "the same":
+                self.assertEqual(reply.reason, "GUEST_FAILED", reply)
+                self.assertIn("guest 1/g is still paused: a disk failed on the host: No space",
+                              reply.message)
+                self.assertEqual(self.state(), "paused")
+                self.d.kill9()
+                self.again()
+                self.assertIn(b"No space", self.get()["reason"])
+        guest = reply.body["guest"]
+        self.assertEqual((STATES[guest["state"]], guest["reason"], guest["pid"]),
+                         ("running", b"", first["pid"]))
+
     def test_wait_for_a_version(self):
         self.start()
         version = self.create()["version"]
@@ -147,6 +165,14 @@ class Ends(GuestCase):
                 self.assertEqual((STATES[guest["state"]], ENDINGS[guest["ending"]],
                                   guest["exit_status"]), ("stopped", ending, code), guest["reason"])
                 self.c.call("Guests", "Delete", guest={"name": "g"})
+
+    def test_stop_of_a_paused_one(self):
+        """It cannot hear a button."""
+        self.start()
+        self.create(words="full=0 button=ignore", start=True)
+        self.wait_for("paused")
+        self.guest("Stop", timeout_ms=3600000)
+        self.assertEqual(ENDINGS[self.wait_for("stopped")["ending"]], "stopped")
 
     def test_stop_of_one_that_does_not_run(self):
         self.start()

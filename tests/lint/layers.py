@@ -29,8 +29,8 @@ LAYERS = {
     "server/supervisor/console/": (["lib/base/", STATUS, "server/supervisor/console/"], []),
     "server/supervisor/process/": (["lib/base/", STATUS, "server/supervisor/process/"], []),
     # A guest's life is pure; the rest of the supervisor is a part of the daemon as others are.
-    "server/supervisor/life.": (["lib/base/", STATUS, "server/supervisor/machine/",
-                                 "server/supervisor/life."], ["jansson"]),
+    "server/supervisor/life": (["lib/base/", STATUS, "server/supervisor/machine/",
+                                 "server/supervisor/life"], ["jansson"]),
     "server/supervisor/": (["lib/base/", "lib/digest/", PUBLIC, "server/"],
                            ["protobuf-c", "jansson"]),
     "server/": (["lib/base/", "lib/digest/", "lib/ttrpc/", PUBLIC, "server/"], ["protobuf-c"]),

@@ -571,6 +571,79 @@ Test(life, qemu_holds_the_processors)
     cr_assert_str_eq(b.life.reason, "");
 }
 
+static struct bench paused(void)
+{
+    struct bench b = started(SPB_LIFE_RESTART_NEVER);
+
+    (void)tell(&b, SPB_LIFE_SIGN, NULL);
+    (void)event(&b, "BLOCK_IO_ERROR", "{\"action\": \"stop\", \"reason\": \"full\"}");
+    (void)event(&b, "STOP", "{}");
+    return b;
+}
+
+Test(life, start_of_a_paused_one)
+{
+    struct bench b = paused();
+
+    unsigned actions = tell(&b, SPB_LIFE_START, NULL);
+    DOES(actions, SPB_DO_CONTINUE);
+    DOES_NOT(actions, SPB_DO_STARTED);
+    (void)event(&b, "RESUME", "{}");
+    cr_assert_eq(tell(&b, SPB_LIFE_CONTINUED, NULL), 0, "it may be paused again");
+    DOES_NOT(tell(&b, SPB_LIFE_START, NULL), SPB_DO_CONTINUE | SPB_DO_STARTED);
+    DOES(pass(&b), SPB_DO_STARTED);
+    is(&b, SPB_LIFE_RUNNING, SPB_ENDING_NONE);
+    cr_assert_str_eq(b.life.reason, "");
+    cr_assert_eq(spb_life_next_ns(&b.life), 0);
+    cr_assert_eq(b.life.run, 1);
+}
+
+Test(life, start_of_a_paused_one_that_is_paused_again)
+{
+    struct bench b = paused();
+
+    for (int i = 0; i < 2; i++) {
+        DOES(tell(&b, SPB_LIFE_START, NULL), SPB_DO_CONTINUE);
+        (void)tell(&b, SPB_LIFE_CONTINUED, NULL);
+        (void)event(&b, "RESUME", "{}");
+        (void)event(&b, "BLOCK_IO_ERROR", "{\"action\": \"stop\", \"reason\": \"still\"}");
+        DOES(event(&b, "STOP", "{}"), SPB_DO_NOT_STARTED | SPB_DO_RECORD);
+        is(&b, SPB_LIFE_PAUSED, SPB_ENDING_NONE);
+        cr_assert_str_eq(b.life.reason, "a disk failed on the host: still");
+        cr_assert_eq(spb_life_next_ns(&b.life), 0);
+    }
+    DOES(tell(&b, SPB_LIFE_START, NULL), SPB_DO_CONTINUE);
+    DOES(tell(&b, SPB_LIFE_REFUSED, "no"), SPB_DO_NOT_STARTED | SPB_DO_RECORD);
+    is(&b, SPB_LIFE_PAUSED, SPB_ENDING_NONE);
+    cr_assert_str_eq(b.life.reason, "QEMU does not go on: no");
+
+    /* A monitor that says nothing does not keep the call. */
+    DOES(tell(&b, SPB_LIFE_START, NULL), SPB_DO_CONTINUE);
+    DOES(pass(&b), SPB_DO_NOT_STARTED);
+}
+
+Test(life, stop_of_a_paused_one)
+{
+    struct bench b = paused();
+
+    unsigned actions = tell(&b, SPB_LIFE_STOP, NULL);
+    DOES(actions, SPB_DO_QUIT);
+    DOES_NOT(actions, SPB_DO_BUTTON);
+
+    /* Also where a call waits for it to go on: that is told that it does not. */
+    b = paused();
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    DOES(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_QUIT);
+    (void)leave(&b, EXIT(0));
+    DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED);
+    is(&b, SPB_LIFE_STOPPED, SPB_ENDING_STOPPED);
+
+    /* And where it is paused while it stops. */
+    b = started(SPB_LIFE_RESTART_NEVER);
+    DOES(tell(&b, SPB_LIFE_STOP, NULL), SPB_DO_BUTTON);
+    DOES(event(&b, "STOP", "{}"), SPB_DO_QUIT);
+}
+
 /* ---- Anything, in any order --------------------------------------------------------------- */
 
 /* Whatever comes: at most one QEMU, and what is asked of the outside makes sense. */

@@ -88,6 +88,30 @@ Test(life, start_of_an_adopted_one_that_does_not_get_to_run)
     DOES(tell(&b, SPB_LIFE_RELEASED, NULL), SPB_DO_NOT_STARTED | SPB_DO_IDLE);
 }
 
+Test(life, adopted_one_that_is_paused)
+{
+    struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_PAUSED, true);
+
+    snprintf(b.life.reason, sizeof(b.life.reason), "a disk failed on the host: full");
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    DOES(tell(&b, SPB_LIFE_STATUS, "io-error"), SPB_DO_RECORD);
+    is(&b, SPB_LIFE_PAUSED, SPB_ENDING_NONE);
+    cr_assert_str_eq(b.life.reason, "a disk failed on the host: full");
+    DOES(tell(&b, SPB_LIFE_START, NULL), SPB_DO_CONTINUE);
+
+    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_RUNNING, true);
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    (void)tell(&b, SPB_LIFE_START, NULL);
+    unsigned actions = tell(&b, SPB_LIFE_STATUS, "io-error");
+    DOES(actions, SPB_DO_CONTINUE);
+    DOES_NOT(actions, SPB_DO_STARTED);
+    cr_assert_str_eq(b.life.reason, "a disk failed on the host");
+
+    b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
+    (void)tell(&b, SPB_LIFE_ADOPT, NULL);
+    DOES(tell(&b, SPB_LIFE_STATUS, "io-error"), SPB_DO_QUIT);
+}
+
 Test(life, adopted_one_that_was_to_stop)
 {
     struct bench b = known(SPB_LIFE_RESTART_ALWAYS, SPB_LIFE_STOPPING, false);
