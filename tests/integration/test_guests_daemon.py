@@ -201,8 +201,8 @@ class Daemons(GuestCase):
     def test_endings_while_no_daemon_was_there(self):
         self.start()
         cases = {"poweroff": ("stopped", "poweroff"), "panic": ("crashed", "panic"),
-                 "crash": ("lost", "lost"), "reboot": ("stopped", "reboot"),
-                 "untraced": ("lost", "lost")}
+                 "reboot": ("stopped", "reboot"), "untraced": ("lost", "lost"),
+                 "crash": ("lost", "lost")}  # the last to end
         for end in cases:
             words = f"end={end} after=700" if end != "untraced" else "end=reboot after=700 untraced"
             self.create(end, words, images=(end,), start=True)
@@ -255,7 +255,8 @@ class Daemons(GuestCase):
             self.again()
         took = time.monotonic() - began
         guest = self.wait_for("stopped")
-        self.assertEqual(ENDINGS[guest["ending"]], "stopped")
+        # It may quit when there is no daemon to see it.
+        self.assertIn(ENDINGS[guest["ending"]], ("stopped", "lost"))
         self.assertTrue(2.5 < took < 15, took)
 
     def test_ephemeral_ones_end_with_it(self):
