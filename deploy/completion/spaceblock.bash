@@ -75,7 +75,7 @@ _spaceblock()
         'image reopen') options="$daemon --accept-identity" ;;
         'image import') options="$daemon --new-identity --sector-size --no-resume" ;;
         'image export') options="$daemon --no-resume" ;;
-        'image clone') options="$daemon --uuid" ;;
+        'image clone'|'image delete') options="$daemon --uuid" ;;
         'artifact put') options="$daemon --name --tenant-id --no-resume" ;;
         'artifact '?*) options="$daemon --tenant-id" ;;
         'guest create') options=$guest ;;
