@@ -71,19 +71,22 @@ static void close_monitor(struct spb_guest_run *run)
     spb_source_unwatch(supervisor_of(run->guest), &run->monitor_source);
     (void)close(run->monitor_fd);
     run->monitor_fd = -1;
-    run->answer_at_ns = 0;
+    run->answer_at_ns = run->ask_at_ns = 0;
 }
 
 /* One more answer is waited for, or one fewer. Only answers put the deadline off: who asks and asks
  * does not keep a monitor that is silent. */
 static void count_asked(struct spb_guest_run *run, int change)
 {
+    int64_t until_ns =
+        spb_now_ns() + (int64_t)SPB_LIMIT(run->guest->daemon, guest_monitor_ms) * SPB_NS_PER_MS;
+
     run->asked += (unsigned)change;
+    run->ask_at_ns = run->asked == 0 && run->monitor_fd >= 0 ? until_ns : 0;
     if (run->asked == 0)
         run->answer_at_ns = 0;
     else if (change < 0 || run->answer_at_ns == 0)
-        run->answer_at_ns =
-            spb_now_ns() + (int64_t)SPB_LIMIT(run->guest->daemon, guest_monitor_ms) * SPB_NS_PER_MS;
+        run->answer_at_ns = until_ns;
 }
 
 static bool ask(struct spb_guest_run *run, const char *command, spb_qmp_done done, void *user)
@@ -502,6 +505,7 @@ int64_t spb_session_next_ns(const struct spb_guest *guest)
         return 0;
     sooner(&next_ns, run->connect_at_ns);
     sooner(&next_ns, run->answer_at_ns);
+    sooner(&next_ns, run->ask_at_ns);
     sooner(&next_ns, run->console_at_ns);
     sooner(&next_ns, run->watch_at_ns);
     return next_ns;
@@ -523,6 +527,10 @@ void spb_session_time(struct spb_guest *guest, int64_t now)
     if (run->console_at_ns != 0 && now >= run->console_at_ns) {
         run->console_at_ns = 0;
         watch_console(run);
+    }
+    if (run->ask_at_ns != 0 && now >= run->ask_at_ns) {
+        run->ask_at_ns = 0;
+        spb_session_tell(guest, "query-status");
     }
     if (run->answer_at_ns == 0 || now < run->answer_at_ns)
         return;
@@ -653,7 +661,8 @@ void spb_session_end(struct spb_guest *guest)
     close_fd(&run->child_words_fd);
     close_fd(&run->procs_fd);
     run->process.pid = 0;
-    run->connect_at_ns = run->answer_at_ns = run->console_at_ns = run->watch_at_ns = 0;
+    run->connect_at_ns = run->answer_at_ns = run->ask_at_ns = 0;
+    run->console_at_ns = run->watch_at_ns = 0;
 }
 
 void spb_session_free(struct spb_guest *guest)

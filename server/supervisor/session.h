@@ -41,6 +41,7 @@ struct spb_guest_run {
     int monitor_fd; /* owned; -1: none */
     struct spb_source process_source, monitor_source, console_source, words_source;
     int64_t connect_at_ns, answer_at_ns; /* 0: none */
+    int64_t ask_at_ns;                   /* whether it still answers; 0: it is being asked */
     int64_t console_at_ns;               /* not read before; 0: it is read */
     int64_t watch_at_ns;                 /* the process could not be watched; 0: it is */
     unsigned asked;                      /* commands that are not answered */

@@ -273,8 +273,9 @@ class Monitors(GuestCase):
         self.create("garbage", "later=garbage", start=True)
         self.create("close", "later=close", images=("b",), start=True)
         self.create("silent", "later=silent", images=("c",), start=True)
-        self.c.call("Guests", "Stats", guest={"name": "silent"})  # it does not hang
-        for name in ("garbage", "close", "silent"):
+        self.create("asked", "later=silent", images=("d",), start=True)
+        self.c.call("Guests", "Stats", guest={"name": "asked"})  # it does not hang
+        for name in ("garbage", "close", "silent", "asked"):
             guest = self.wait_for("crashed", name=name)
             self.assertIn(b"monitor", guest["reason"])
             self.assertEqual(ENDINGS[guest["ending"]], "crashed")
