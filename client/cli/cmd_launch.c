@@ -1,6 +1,7 @@
 /*
  * launch: an image file and a guest on it, without a daemon. The image is this process's from its
- * opening to the check at the end, lent to QEMU meanwhile: nobody else can write to it.
+ * opening to QEMU's end, lent to QEMU meanwhile: nobody else can write to it. Then it is opened for
+ * reading, to see whose it is, and again to be checked.
  */
 #include <errno.h>
 #include <stdio.h>

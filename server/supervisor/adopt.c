@@ -389,6 +389,10 @@ void spb_adopt_all(struct spb_daemon *daemon)
 static enum spb_outcome settle_start(const struct spb_guest *guest, uint64_t run)
 {
     const struct spb_life *life = &guest->life;
+
+    /* Whether one that is paused goes on, its QEMU has yet to be asked. */
+    if (life->run == run && life->state == SPB_LIFE_PAUSED)
+        return SPB_OUTCOME_UNKNOWN;
     bool began = life->run > run || (life->run == run && life->state != SPB_LIFE_STARTING &&
                                      life->ending != SPB_ENDING_NOT_STARTED);
 

@@ -293,7 +293,7 @@ static unsigned take_status(struct spb_life *life, const struct spb_life_input *
         return 0;
     if (strcmp(status, "prelaunch") == 0)
         return SPB_DO_CONTINUE;
-    if (strcmp(status, "running") == 0) {
+    if (strcmp(status, "running") == 0 || strcmp(status, "suspended") == 0) {
         set_reason(life, "%s", "");
         return run(life, in, SPB_LIFE_RUNNING);
     }
@@ -487,6 +487,7 @@ static unsigned take_exit(struct spb_life *life, const struct spb_life_input *in
     life->phase = SPB_PHASE_RELEASING;
     life->state = SPB_LIFE_STOPPING;
     life->ended_ms = in->now_ms;
+    life->quit_at_ms = life->stop_ms = 0;
     life->step_at_ns = life->boot_at_ns = life->healthy_at_ns = 0;
     return SPB_DO_RELEASE | SPB_DO_RECORD;
 }
@@ -672,6 +673,8 @@ static unsigned take_adoption(struct spb_life *life, const struct spb_life_input
     life->stage = SPB_STAGE_NONE;
     life->adopted = true;
     life->had_run = life->state != SPB_LIFE_STARTING;
+    if (life->wants_run) /* a stop that a start took back */
+        life->quit_at_ms = life->stop_ms = 0;
     life->step_at_ns = in->now_ns + life->rules.start_ns;
     return SPB_DO_RECORD;
 }

@@ -27,6 +27,7 @@
 #define NOFILE 1024u
 #define WORDS_SHOWN 400u
 /* So that there are places for what a guest is told. */
+#define LATE_NS (1 * SPB_NS_PER_S)
 #define DISKS_QUESTIONS_MAX (SPB_QMP_COMMANDS_MAX / 2)
 
 static struct spb_supervisor *supervisor_of(const struct spb_guest *guest)
@@ -511,10 +512,33 @@ int64_t spb_session_next_ns(const struct spb_guest *guest)
     return next_ns;
 }
 
+/*
+ * No answer was read in time. It may be there all the same; and where this thread comes that late
+ * it did not run itself, nor, perhaps, did QEMU: the machine was suspended, or hung.
+ */
+static void miss_answer(struct spb_guest_run *run, int64_t now)
+{
+    uint64_t wait_ms = SPB_LIMIT(run->guest->daemon, guest_monitor_ms);
+    struct spb_error err;
+
+    if (now - run->answer_at_ns > LATE_NS) {
+        run->answer_at_ns = now + (int64_t)wait_ms * SPB_NS_PER_MS;
+        return;
+    }
+    for (int i = 0; i < READS_AT_END && read_monitor(run); i++) {
+    }
+    if (run->answer_at_ns != 0 && now >= run->answer_at_ns) {
+        run->answer_at_ns = 0;
+        (void)spb_fail(&err, SPB_DEADLINE, "QMP: a command was not answered within %llu ms",
+                       (unsigned long long)wait_ms);
+        spb_qmp_break(&run->qmp, &err);
+    }
+    look_at_monitor(run);
+}
+
 void spb_session_time(struct spb_guest *guest, int64_t now)
 {
     struct spb_guest_run *run = guest->run;
-    struct spb_error err;
 
     if (run->connect_at_ns != 0 && now >= run->connect_at_ns) {
         if (guest->life.phase == SPB_PHASE_CONNECTING)
@@ -532,13 +556,8 @@ void spb_session_time(struct spb_guest *guest, int64_t now)
         run->ask_at_ns = 0;
         spb_session_tell(guest, "query-status");
     }
-    if (run->answer_at_ns == 0 || now < run->answer_at_ns)
-        return;
-    run->answer_at_ns = 0;
-    (void)spb_fail(&err, SPB_DEADLINE, "QMP: a command was not answered within %llu ms",
-                   (unsigned long long)SPB_LIMIT(guest->daemon, guest_monitor_ms));
-    spb_qmp_break(&run->qmp, &err);
-    look_at_monitor(run);
+    if (run->answer_at_ns != 0 && now >= run->answer_at_ns)
+        miss_answer(run, now);
 }
 
 /* ---- Commands ----------------------------------------------------------------------------- */

@@ -280,6 +280,24 @@ class Monitors(GuestCase):
             self.assertIn(b"monitor", guest["reason"])
             self.assertEqual(ENDINGS[guest["ending"]], "crashed")
 
+    def test_answers_that_nobody_could_read_in_time(self):
+        """The daemon, or the machine, was stopped meanwhile: that is no fault of QEMU's."""
+        self.start(guest_monitor_ms=2000)
+        pid = self.create(start=True)["pid"]
+        self.pause(pid, 3)  # it is asked after 2 s, and would have to answer within 4
+        self.d.process.send_signal(signal.SIGSTOP)
+        os.kill(pid, signal.SIGCONT)
+        threading.Event().wait(3)
+        self.d.process.send_signal(signal.SIGCONT)
+        threading.Event().wait(1)  # to find out that it is late
+        self.assertEqual((self.state(), self.get()["pid"]), ("running", pid))
+        self.pause(pid, 0)
+        self.assertIn(b"was not answered", self.wait_for("crashed")["reason"])
+
+    def pause(self, pid, seconds):
+        os.kill(pid, signal.SIGSTOP)
+        threading.Event().wait(seconds)
+
     def test_a_hundred_of_them(self):
         """The daemon serves on."""
         self.start(guest_start_ms=300, guest_starts_max=16)

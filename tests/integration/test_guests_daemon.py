@@ -204,8 +204,8 @@ class Daemons(GuestCase):
                  "reboot": ("stopped", "reboot"), "untraced": ("lost", "lost"),
                  "crash": ("lost", "lost")}  # the last to end
         for end in cases:
-            words = f"end={end} after=700" if end != "untraced" else "end=reboot after=700 untraced"
-            self.create(end, words, images=(end,), start=True)
+            how = "reboot untraced" if end == "untraced" else end
+            self.create(end, f"after=2500 end={how}", images=(end,), start=True)
         pids = {end: self.get(end)["pid"] for end in cases}
         self.d.kill9()
         self.eventually(lambda: not alive(pids["crash"]), "it lives on")
@@ -278,7 +278,9 @@ class Daemons(GuestCase):
             for restart in (NEVER, ON_FAILURE, ALWAYS):
                 name = f"{end}{restart}"
                 self.create(name, images=(name,), ephemeral=True, restart=restart, start=True)
+            pids = [self.get(f"{end}{r}")["pid"] for r in (NEVER, ON_FAILURE, ALWAYS)]
             getattr(self.d, end)()
+            self.eventually(lambda pids=pids: not any(map(alive, pids)), "one lives on")
             self.again()
             for restart in (ON_FAILURE, ALWAYS):
                 with self.subTest(end=end, restart=restart):

@@ -17,6 +17,8 @@ from .messages import SERVICES, ImageRef, Request, Response, message_class
 BACKOFF_S = 0.05  # times 2^n
 BACKOFF_MAX_S = 2.0
 
+CHUNK_MIN = 1 << 16  # bytes that every daemon takes and gives at once
+
 
 def image(name):
     """The ImageRef of "NAME", or of another tenant's "TENANT/NAME"."""
@@ -76,7 +78,7 @@ class Client:
         """The longest chunk, in bytes, that the daemon takes and gives; asked once a connection."""
         chunk_max = self._chunk_max
         if not chunk_max:
-            chunk_max = self._chunk_max = self.Server.Info().chunk_bytes_max
+            chunk_max = self._chunk_max = self.Server.Info().chunk_bytes_max or CHUNK_MIN
         return chunk_max
 
     def call(self, method, request=None, /, *, timeout_s=None, retry=True, **fields):

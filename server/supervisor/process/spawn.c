@@ -130,8 +130,8 @@ static _Noreturn void run_child(const struct plan *plan)
     if (plan->spawn->dies_with_caller)
         bind_to_parent(plan);
     enter_cgroup(plan);
+    give_up_protection(); /* it takes a descriptor, of which the limits may leave none */
     set_limits(plan);
-    give_up_protection();
     give_files(plan);
     if (chdir("/") < 0)
         give_up(plan, STEP_FILES);

@@ -12,8 +12,10 @@
 
 #define PIECE_BYTES 16384u
 #define TURN_BYTES 65536u
-#define MUCH_BYTES 16384u
-#define LEFT_BYTES 8192u
+/* Parts of what a pipe holds: one that is fuller than the first is relieved down to the second. */
+#define MUCH_PART 4
+#define LEFT_PART 8
+#define USUAL_PIPE_BYTES 65536
 
 static int open_fifo(const struct spb_rundir *dir, int flags)
 {
@@ -111,11 +113,14 @@ bool spb_words_read(struct spb_words *words)
 
 bool spb_words_relieve(struct spb_words *words)
 {
-    int there = 0;
+    int there = 0, size = fcntl(words->fd, F_GETPIPE_SZ);
 
-    if (words->fd >= 0 && ioctl(words->fd, FIONREAD, &there) == 0 && there <= (int)MUCH_BYTES)
+    if (size <= 0)
+        size = USUAL_PIPE_BYTES;
+    int left = size / LEFT_PART;
+    if (words->fd >= 0 && ioctl(words->fd, FIONREAD, &there) == 0 && there <= size / MUCH_PART)
         return true;
-    return take(words, there > (int)LEFT_BYTES ? (size_t)there - LEFT_BYTES : TURN_BYTES);
+    return take(words, there > left ? (size_t)(there - left) : TURN_BYTES);
 }
 
 static char shown(char c)
