@@ -340,17 +340,22 @@ static bool is_served_file(struct spb_call *call)
     return false;
 }
 
+static const uint8_t *known_uuid(const struct spb_image *image)
+{
+    return image->row.id != 0 ? image->row.uuid : image->superblock.uuid;
+}
+
 /* Whose uuid the file has. Of one that is not served, as far as it tells; what cannot be read is
  * what the registry knows under that name. */
 static void find_uuid(const struct spb_image *image, uint8_t found[SPB_UUID_SIZE])
 {
+    uint8_t uuid[SPB_UUID_SIZE];
     struct spb_error err;
     bool there = false;
 
-    memcpy(found, image->superblock.uuid, SPB_UUID_SIZE);
+    memcpy(found, known_uuid(image), SPB_UUID_SIZE);
     if (image->volume != NULL)
         return;
-    uint8_t uuid[SPB_UUID_SIZE];
     if (spb_is_ok(spb_settle_look(image->path, &there, uuid, &err)) && there &&
         !spb_bytes_are_zero(uuid, SPB_UUID_SIZE))
         memcpy(found, uuid, SPB_UUID_SIZE);
@@ -393,8 +398,11 @@ static void describe_before(const struct spb_image *image, const uint8_t found[S
 {
     char shown[SPB_UUID_TEXT_SIZE];
 
-    if (memcmp(found, image->superblock.uuid, SPB_UUID_SIZE) == 0) {
-        describe(found, image->superblock.total_blocks, image->sector_size, before);
+    if (memcmp(found, known_uuid(image), SPB_UUID_SIZE) == 0) {
+        if (image->row.id != 0)
+            describe(found, image->row.total_blocks, image->row.sector_size, before);
+        else
+            describe(found, image->superblock.total_blocks, image->sector_size, before);
         return;
     }
     spb_uuid_write(found, shown);

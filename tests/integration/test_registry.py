@@ -230,6 +230,26 @@ class Quarantine(Registry):
         self.c.create("a", blocks=33)
         self.assertEqual(self.state(), (READY, ""))
 
+    def test_damaged_or_cut_short_it_goes_by_its_name(self):
+        for damage in (bytes(512), None):
+            with self.subTest(damage=damage):
+                uuid_text = self.image()["uuid"].hex()
+                self.d.stop()
+                with open(self.path(), "r+b") as f:
+                    if damage:
+                        f.write(damage)
+                    else:
+                        f.truncate(100)
+                self.restart()
+                self.assertIn(self.state()[0], (DAMAGED, UNAVAILABLE))
+                self.c.call("Images", "Delete", image="a")
+                self.assertFalse(self.path().exists())
+                record = [r for r in self.c.call("Audit", "List")["records"]
+                          if r["method"] == b"Images.Delete"][0]
+                self.assertIn(f"uuid {uuid_text}", record["before"].decode().replace("-", ""))
+                self.assertIn(b"64 blocks of 512", record["before"])
+                self.c.create("a", blocks=64)
+
     def test_another_images_file_is_not_deleted(self):
         """What lies under the name of one is the only file of another."""
         self.c.create("b")
