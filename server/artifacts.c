@@ -104,36 +104,33 @@ spb_status spb_artifact_check(const char *path, const uint8_t sha256[SPB_SHA256_
 
 /* ---- Publishing and deleting -------------------------------------------------------------- */
 
-/* The name is there: the file that has it stays only if it holds what the verified one does. */
+/*
+ * The name is there: the file that has it stays only if it holds what the verified one does. flaw:
+ * what was found of it; code SPB_OK: it does. What is not known to is replaced.
+ */
 static spb_status settle_taken(struct spb_daemon *daemon, const char *from, const char *to,
-                               const struct spb_artifact_row *row, bool *named,
-                               struct spb_error *err)
+                               const struct spb_artifact_row *row, const struct spb_error *flaw,
+                               bool *named, struct spb_error *err)
 {
-    struct spb_error found;
-    spb_status status = spb_artifact_check(to, row->sha256, NULL, NULL, &found);
-
-    if (status.code == SPB_CORRUPT || status.code == SPB_IO) {
-        if (rename(from, to) != 0)
-            return spb_fail_errno(err, SPB_IO, errno, "putting " WHAT " in the place of a bad one");
-        log_file(daemon, SPB_LOG_WARN, "artifact-replaced", row, found.text);
-    } else if (spb_is_ok(status)) {
+    if (flaw->code == SPB_OK)
         (void)unlink(from);
-    } else {
-        *err = found;
-        return status;
-    }
+    else if (rename(from, to) != 0)
+        return spb_fail_errno(err, SPB_IO, errno, "putting " WHAT " in the place of another file");
+    if (flaw->code == SPB_CORRUPT || flaw->code == SPB_IO)
+        log_file(daemon, SPB_LOG_WARN, "artifact-replaced", row, flaw->text);
     *named = true;
     return spb_folder_sync(to, err);
 }
 
 static spb_status publish(struct spb_daemon *daemon, const char *from, const char *to,
-                          struct spb_artifact_row *row, bool *named, struct spb_error *err)
+                          struct spb_artifact_row *row, const struct spb_error *flaw, bool *named,
+                          struct spb_error *err)
 {
     struct spb_artifact_row known;
     spb_status status = spb_file_name(from, to, WHAT, named, err);
 
     if (status.code == SPB_EXISTS)
-        status = settle_taken(daemon, from, to, row, named, err);
+        status = settle_taken(daemon, from, to, row, flaw, named, err);
     SPB_TRY(status);
     if (spb_is_ok(spb_artifact_find(daemon, row->tenant, row->sha256, &known, NULL)))
         row->created_us = known.created_us;
@@ -141,13 +138,20 @@ static spb_status publish(struct spb_daemon *daemon, const char *from, const cha
 }
 
 spb_status spb_artifact_publish(struct spb_daemon *daemon, const char *from,
-                                struct spb_artifact_row *row, bool *named, struct spb_error *err)
+                                struct spb_artifact_row *row,
+                                bool (*may_go_on)(void *user, uint64_t done, uint64_t total),
+                                void *user, bool *named, struct spb_error *err)
 {
+    struct spb_error flaw = {.code = SPB_NOT_FOUND};
     char *to = NULL;
 
     SPB_TRY(spb_artifact_path(daemon, row->tenant, row->sha256, &to, err));
+    /* Others do not wait for that: the lock is for names. */
+    if (access(to, F_OK) == 0 &&
+        spb_is_ok(spb_artifact_check(to, row->sha256, may_go_on, user, &flaw)))
+        flaw.code = SPB_OK;
     lock(daemon);
-    spb_status status = publish(daemon, from, to, row, named, err);
+    spb_status status = publish(daemon, from, to, row, &flaw, named, err);
     unlock(daemon);
     free(to);
     return status;

@@ -29,12 +29,14 @@ SPB_MUST_USE spb_status spb_artifact_check(const char *path, const uint8_t sha25
                                            void *user, struct spb_error *err);
 /*
  * Gives a verified file its name, or drops it where the same is there already; one that is there
- * and holds something else gives way. Then the row, with the last label and the first time, which
- * row gets. *named: the name was given, or was there.
+ * and holds something else gives way, or whose hash may_go_on did not wait for. Then the row, with
+ * the last label and the first time, which row gets. *named: the name was given, or was there.
  */
 SPB_MUST_USE spb_status spb_artifact_publish(struct spb_daemon *daemon, const char *from,
-                                             struct spb_artifact_row *row, bool *named,
-                                             struct spb_error *err);
+                                             struct spb_artifact_row *row,
+                                             bool (*may_go_on)(void *user, uint64_t done,
+                                                               uint64_t total),
+                                             void *user, bool *named, struct spb_error *err);
 /* Removes the row, then the file. SPB_NOT_FOUND. *removed: the row is gone. */
 SPB_MUST_USE spb_status spb_artifact_delete(struct spb_daemon *daemon, uint16_t tenant,
                                             const uint8_t sha256[SPB_SHA256_SIZE], bool *removed,

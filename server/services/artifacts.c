@@ -151,20 +151,14 @@ static uint16_t get_tenant(const struct spb_call *call)
     return named ? (uint16_t)request->tenant : call->principal.tenant;
 }
 
-static bool is_in_time(void *user, uint64_t done, uint64_t total)
-{
-    (void)done;
-    (void)total;
-    return !spb_call_is_late(user, spb_now_ns());
-}
-
 static spb_status verify(struct spb_call *call, struct spb_error *err)
 {
     const PB_GetArtifactRequest *request = (const void *)call->request;
     char *path = NULL;
 
     SPB_TRY(spb_artifact_path(call->daemon, get_tenant(call), request->sha256.data, &path, err));
-    spb_status status = spb_artifact_check(path, request->sha256.data, is_in_time, call, err);
+    spb_status status =
+        spb_artifact_check(path, request->sha256.data, spb_call_may_go_on, call, err);
     free(path);
     return status;
 }

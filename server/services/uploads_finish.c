@@ -304,7 +304,8 @@ static spb_status store_artifact(struct spb_call *call, struct spb_error *err)
     memcpy(row.name, upload->row.name, upload->row.name_len);
     set_artifact_reply(call, &row);
     SPB_TRY(begin_artifact(call, &row, err));
-    spb_status status = spb_artifact_publish(call->daemon, upload->path, &row, &named, err);
+    spb_status status = spb_artifact_publish(call->daemon, upload->path, &row, spb_call_may_go_on,
+                                             call, &named, err);
     if (spb_is_ok(status))
         set_artifact_reply(call, &row);
     spb_act_end(call, spb_is_ok(status), named);
