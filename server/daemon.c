@@ -136,6 +136,9 @@ static spb_status start_audit(struct spb_daemon *daemon, struct spb_error *err)
     options.path = path;
     spb_status status = spb_audit_open(&options, &daemon->audit, err);
     free(path);
+    /* Before images may take what the disk has left. */
+    if (spb_is_ok(status))
+        spb_reserve_take(daemon->data_dir, &daemon->log);
     return status;
 }
 
@@ -383,7 +386,6 @@ spb_status spb_daemon_new(const struct spb_options *options, struct spb_daemon *
     }
     spb_log(&daemon->log, SPB_LOG_INFO, "started", SPB_TEXT("data_dir", daemon->data_dir),
             SPB_NUMBER("images", spb_registry_count(daemon->registry)));
-    spb_reserve_take(daemon->data_dir, &daemon->log);
     atomic_store(&daemon->serving, true);
     *out = daemon;
     return spb_ok();

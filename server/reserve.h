@@ -2,7 +2,8 @@
  * Space on the disk of the data directory that is kept for the next start: where the disk was full
  * when a daemon ended, or got full since, the next one needs a little to come up, so that at least
  * all can be read. The file DATA_DIR/reserve holds it. A start lets go of it first and takes it
- * again once it is up; without room, at its end. Blocks; one thread, with the directory's lock.
+ * again once the audit has its space; without room, at the daemon's end. Blocks; one thread, with
+ * the directory's lock.
  */
 #ifndef SPB_SERVER_RESERVE_H
 #define SPB_SERVER_RESERVE_H

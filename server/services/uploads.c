@@ -378,7 +378,7 @@ void spb_uploads_status(struct spb_call *call)
 
     if (!spb_uploads_find_for(call, &request->upload_id))
         return;
-    spb_upload_look(call->upload, spb_loop_now_ns(call->daemon->loop), &standing);
+    spb_upload_look(call->upload, spb_now_ns(), &standing); /* it may run on a worker, too */
     bool at_rest =
         standing.checked && standing.next_offset == standing.durable_offset && !standing.row_is_old;
     if (at_rest || standing.state == SPB_UPLOAD_PUBLISHING) {
