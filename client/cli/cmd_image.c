@@ -163,15 +163,10 @@ int cli_run_image_delete(struct cli *cli)
     Spaceblock__V1__DeleteImageRequest request;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
     CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
-    const char *uuid_text = cli_text_of(cli, CLI_OPT_UUID);
     uint8_t uuid[SPB_UUID_SIZE];
-    struct spb_error err;
 
     spaceblock__v1__delete_image_request__init(&request);
-    if (uuid_text != NULL && !spb_is_ok(cli_parse_uuid("--uuid", uuid_text, uuid, &err)))
-        return cli_usage(cli, "%s", err.text);
-    if (uuid_text != NULL)
-        request.uuid = cli_bytes(uuid, sizeof(uuid));
+    request.uuid = cli_uuid_of(cli, uuid);
     int code = cli_session_open(cli, &session);
     if (code != CLI_EXIT_OK)
         return code;

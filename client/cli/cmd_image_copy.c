@@ -227,14 +227,12 @@ int cli_run_image_clone(struct cli *cli)
     Spaceblock__V1__ImageRef to;
     CLI_AUTO_MESSAGE ProtobufCMessage *reply = NULL;
     CLI_AUTO_SESSION struct cli_session session = {.daemon = {.client = NULL}};
-    const char *uuid_text = cli_text_of(cli, CLI_OPT_UUID);
     struct cli_image_ref ref;
     uint8_t uuid[SPB_UUID_SIZE];
     struct spb_error err;
 
     spaceblock__v1__clone_image_request__init(&request);
-    if (!spb_is_ok(cli_parse_image("[TENANT/]NEW", cli->words[1], &ref, &err)) ||
-        (uuid_text != NULL && !spb_is_ok(cli_parse_uuid("--uuid", uuid_text, uuid, &err))))
+    if (!spb_is_ok(cli_parse_image("[TENANT/]NEW", cli->words[1], &ref, &err)))
         return cli_usage(cli, "%s", err.text);
     int code = cli_session_open(cli, &session);
     if (code != CLI_EXIT_OK)
@@ -243,8 +241,7 @@ int cli_run_image_clone(struct cli *cli)
     request.request_id = session.request_id;
     request.image = &session.image;
     request.to = &to;
-    if (uuid_text != NULL)
-        request.uuid = cli_bytes(uuid, sizeof(uuid));
+    request.uuid = cli_uuid_of(cli, uuid);
     code = cli_session_call(cli, &session, &method, &request.base, &reply);
     if (code != CLI_EXIT_OK)
         return code;

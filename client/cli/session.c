@@ -8,6 +8,17 @@
 #include "cli/output.h"
 #include "cli/text.h"
 
+ProtobufCBinaryData cli_uuid_of(const struct cli *cli, uint8_t room[SPB_UUID_SIZE])
+{
+    const char *text = cli_text_of(cli, CLI_OPT_UUID);
+    struct spb_error err;
+
+    if (text == NULL)
+        return cli_bytes(room, 0);
+    SPB_ASSERT(spb_is_ok(cli_parse_uuid("--uuid", text, room, &err)));
+    return cli_bytes(room, SPB_UUID_SIZE);
+}
+
 int cli_session_call(struct cli *cli, struct cli_session *session, const struct cli_method *method,
                      const ProtobufCMessage *request, ProtobufCMessage **reply)
 {

@@ -24,6 +24,9 @@ void cli_session_cleanup(struct cli_session *session);
 int cli_session_call(struct cli *cli, struct cli_session *session, const struct cli_method *method,
                      const ProtobufCMessage *request, ProtobufCMessage **reply);
 
+/* What --uuid says, which was checked with the options, in room; empty without it. */
+ProtobufCBinaryData cli_uuid_of(const struct cli *cli, uint8_t room[SPB_UUID_SIZE]);
+
 /* Prints the image of an answer; NULL: the answer has none, which is a failure. */
 int cli_session_print(struct cli *cli, const struct cli_method *method,
                       const Spaceblock__V1__Image *image);

@@ -1,11 +1,11 @@
 """Data products as a whole: in chunks, each with its CRC-32C, and going on after a lost link."""
 import io
 
+from .client import CHUNK_MIN
 from .crc32c import crc32c
 from .errors import Error, RpcError
 
 CHUNK = 1 << 20
-CHUNK_MIN = 1 << 16  # every daemon gives so much
 
 
 def upload(client, image, name, source, *, product_class=0, priority=0, replace=False):
