@@ -26,8 +26,8 @@
 #define READS_AT_END 64
 #define NOFILE 1024u
 #define WORDS_SHOWN 400u
+#define LATE_NS (1 * SPB_NS_PER_S) /* a deadline that is looked at so late was slept through */
 /* So that there are places for what a guest is told. */
-#define LATE_NS (1 * SPB_NS_PER_S)
 #define DISKS_QUESTIONS_MAX (SPB_QMP_COMMANDS_MAX / 2)
 
 static struct spb_supervisor *supervisor_of(const struct spb_guest *guest)
@@ -75,12 +75,16 @@ static void close_monitor(struct spb_guest_run *run)
     run->answer_at_ns = run->ask_at_ns = 0;
 }
 
+static int64_t monitor_ns(const struct spb_guest_run *run)
+{
+    return (int64_t)SPB_LIMIT(run->guest->daemon, guest_monitor_ms) * SPB_NS_PER_MS;
+}
+
 /* One more answer is waited for, or one fewer. Only answers put the deadline off: who asks and asks
  * does not keep a monitor that is silent. */
 static void count_asked(struct spb_guest_run *run, int change)
 {
-    int64_t until_ns =
-        spb_now_ns() + (int64_t)SPB_LIMIT(run->guest->daemon, guest_monitor_ms) * SPB_NS_PER_MS;
+    int64_t until_ns = spb_now_ns() + monitor_ns(run);
 
     run->asked += (unsigned)change;
     run->ask_at_ns = run->asked == 0 && run->monitor_fd >= 0 ? until_ns : 0;
@@ -518,11 +522,10 @@ int64_t spb_session_next_ns(const struct spb_guest *guest)
  */
 static void miss_answer(struct spb_guest_run *run, int64_t now)
 {
-    uint64_t wait_ms = SPB_LIMIT(run->guest->daemon, guest_monitor_ms);
     struct spb_error err;
 
     if (now - run->answer_at_ns > LATE_NS) {
-        run->answer_at_ns = now + (int64_t)wait_ms * SPB_NS_PER_MS;
+        run->answer_at_ns = now + monitor_ns(run);
         return;
     }
     for (int i = 0; i < READS_AT_END && read_monitor(run); i++) {
@@ -530,7 +533,7 @@ static void miss_answer(struct spb_guest_run *run, int64_t now)
     if (run->answer_at_ns != 0 && now >= run->answer_at_ns) {
         run->answer_at_ns = 0;
         (void)spb_fail(&err, SPB_DEADLINE, "QMP: a command was not answered within %llu ms",
-                       (unsigned long long)wait_ms);
+                       (unsigned long long)(monitor_ns(run) / SPB_NS_PER_MS));
         spb_qmp_break(&run->qmp, &err);
     }
     look_at_monitor(run);
