@@ -74,18 +74,23 @@ static spb_status lock_folder(struct spb_daemon *daemon, struct spb_error *err)
 {
     char *path = NULL;
     spb_status status = spb_ok();
+    int fd;
 
     if (asprintf(&path, "%s/lock", daemon->data_dir) < 0)
         return spb_fail_memory(err, "locking the data directory");
-    daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (daemon->lock_fd < 0)
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
         status = spb_fail_errno(err, SPB_IO, errno, "opening %s", path);
-    else if (!take_lock(daemon->lock_fd))
+    else if (!take_lock(fd))
         status = errno == EWOULDBLOCK
                      ? spb_fail(err, SPB_LOCKED, "data directory %s: another spaceblockd serves it",
                                 daemon->data_dir)
                      : spb_fail_errno(err, SPB_IO, errno, "locking %s", path);
     free(path);
+    if (spb_is_ok(status))
+        daemon->lock_fd = fd;
+    else if (fd >= 0)
+        (void)close(fd);
     return status;
 }
 
@@ -97,17 +102,17 @@ static spb_status start_folder(struct spb_daemon *daemon, struct spb_error *err)
         return spb_fail_memory(err, "naming the data directory");
     SPB_TRY(make_folder(daemon->data_dir, err));
     SPB_TRY(lock_folder(daemon, err));
-    daemon->holds_folder = true;
     spb_reserve_release(daemon->data_dir, &daemon->log);
     return make_folder(daemon->images_dir, err);
 }
 
 static void stop_folder(struct spb_daemon *daemon)
 {
-    if (daemon->holds_folder) /* the audit's WAL has gone, which may have taken all that was left */
+    if (daemon->lock_fd >= 0) {
+        /* The audit's WAL has gone, which may have taken all that was left. */
         spb_reserve_take(daemon->data_dir, &daemon->log);
-    if (daemon->lock_fd >= 0)
         (void)close(daemon->lock_fd);
+    }
     free(daemon->images_dir);
     free(daemon->data_dir);
 }

@@ -43,8 +43,7 @@ struct spb_daemon {
     struct spb_limits limits;   /* live: SPB_LIMIT(daemon, name) */
     char *data_dir;             /* owned */
     char *images_dir;           /* owned; DATA_DIR/images */
-    int lock_fd;                /* holds DATA_DIR/lock */
-    bool holds_folder;          /* the lock is ours */
+    int lock_fd;                /* holds DATA_DIR/lock; -1: it is not ours */
     struct spb_audit *audit;
     struct spb_repeats *repeats;
     struct spb_registry *registry;
