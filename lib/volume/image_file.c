@@ -129,11 +129,9 @@ static spb_status target_init(struct target *target, const char *path, struct sp
 
 static spb_status fail_create(const char *path, int number, struct spb_error *err)
 {
-    enum spb_code code = SPB_IO;
+    enum spb_code code = spb_code_of_errno(number);
 
-    if (number == ENOSPC || number == EDQUOT || number == EFBIG)
-        code = SPB_FULL;
-    else if (number == ENOENT || number == ENOTDIR)
+    if (number == ENOENT || number == ENOTDIR)
         code = SPB_NOT_FOUND;
     else if (number == EACCES || number == EPERM || number == EROFS)
         code = SPB_READ_ONLY;

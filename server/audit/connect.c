@@ -52,8 +52,7 @@ static spb_status make_file(struct spb_audit *audit, struct spb_error *err)
     int fd = open(audit->path, flags, 0600);
 
     if (fd < 0)
-        return spb_fail_errno(err, errno == ENOSPC ? SPB_FULL : SPB_IO, errno, "opening %s",
-                              audit->path);
+        return spb_fail_errno(err, spb_code_of_errno(errno), errno, "opening %s", audit->path);
     if (fstat(fd, &st) == 0) {
         audit->device = st.st_dev;
         audit->inode = st.st_ino;
@@ -111,19 +110,14 @@ static bool has_room_to_copy(const char *path)
  */
 static spb_status recover(struct spb_db *db, struct spb_error *err)
 {
-    struct spb_error local;
-
     SPB_TRY(spb_wal_rewrite(db, err));
     if (!has_room_to_copy(db->path))
         return spb_ok();
     int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
     if (rc == SQLITE_OK)
         return spb_ok();
-    spb_status status = spb_db_fail(db, rc, "recovering", &local);
-    if (status.code == SPB_FULL)
-        return spb_ok();
-    *err = local;
-    return status;
+    spb_status status = spb_db_fail(db, rc, "recovering", err);
+    return status.code == SPB_FULL ? spb_ok() : status;
 }
 
 static int is_too_long(void *user)
