@@ -105,6 +105,15 @@ bool spb_gate_sector_size(struct spb_call *call, const char *field, uint32_t siz
     return false;
 }
 
+bool spb_gate_uuid(struct spb_call *call, const char *field, const ProtobufCBinaryData *uuid)
+{
+    if (uuid->len == 0 || uuid->len == SPB_UUID_SIZE)
+        return true;
+    spb_call_set_bad_field(call, field, "found %zu bytes, expected %u or none", uuid->len,
+                           SPB_UUID_SIZE);
+    return false;
+}
+
 bool spb_may_name_tenant(struct spb_call *call, uint16_t tenant)
 {
     if (call->principal.is_site_admin || call->principal.tenant == tenant)

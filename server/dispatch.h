@@ -67,6 +67,8 @@ bool spb_find_image(struct spb_call *call, const PB_ImageRef *ref);
 uint16_t spb_image_ref_tenant(const struct spb_call *call, const PB_ImageRef *ref);
 /* A power of two that is a block size, or 0. */
 bool spb_gate_sector_size(struct spb_call *call, const char *field, uint32_t size);
+/* 16 bytes, or none. */
+bool spb_gate_uuid(struct spb_call *call, const char *field, const ProtobufCBinaryData *uuid);
 /* Whether the caller may name things of that tenant; sets the error. */
 bool spb_may_name_tenant(struct spb_call *call, uint16_t tenant);
 /* value <= max, or an error on the field. */

@@ -54,13 +54,7 @@ bool spb_images_clone_gate(struct spb_call *call)
     memcpy(source, call->image_text, sizeof(source));
     bool good = spb_gate_image(call, request->to, "to");
     memcpy(call->image_text, source, sizeof(source));
-    if (!good)
-        return false;
-    if (request->uuid.len == 0 || request->uuid.len == SPB_UUID_SIZE)
-        return true;
-    spb_call_set_bad_field(call, "uuid", "found %zu bytes, expected %u or none", request->uuid.len,
-                           SPB_UUID_SIZE);
-    return false;
+    return good && spb_gate_uuid(call, "uuid", &request->uuid);
 }
 
 /* In the folder of the target; the scan at a start knows such files for leftovers. */

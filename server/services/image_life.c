@@ -10,12 +10,12 @@
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "copy_file.h"
 #include "copy_image.h"
 #include "daemon.h"
 #include "dispatch.h"
@@ -31,27 +31,6 @@
 
 /* ---- Common ------------------------------------------------------------------------------- */
 
-static spb_status fail_folder(int number, struct spb_error *err, const char *what, const char *path)
-{
-    return spb_fail_errno(err, number == ENOSPC || number == EDQUOT ? SPB_FULL : SPB_IO, number,
-                          "%s %s", what, path);
-}
-
-spb_status spb_make_tenant_folder(const struct spb_daemon *daemon, uint16_t tenant,
-                                  struct spb_error *err)
-{
-    char name[8];
-    int number = 0;
-    int parent = open(daemon->images_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    (void)snprintf(name, sizeof(name), "%u", (unsigned)tenant);
-    if (parent < 0 || (mkdirat(parent, name, 0700) != 0 && errno != EEXIST) || fsync(parent) != 0)
-        number = errno;
-    if (parent >= 0)
-        (void)close(parent);
-    return number == 0 ? spb_ok() : fail_folder(number, err, "making the folder of tenant", name);
-}
-
 spb_status spb_sync_folder_of(const char *path, struct spb_error *err)
 {
     char *copy = strdup(path);
@@ -65,7 +44,10 @@ spb_status spb_sync_folder_of(const char *path, struct spb_error *err)
     if (fd >= 0)
         (void)close(fd);
     free(copy);
-    return number == 0 ? spb_ok() : fail_folder(number, err, "flushing the folder of", path);
+    if (number == 0)
+        return spb_ok();
+    return spb_fail_errno(err, spb_code_of_errno(number), number, "flushing the folder of %s",
+                          path);
 }
 
 /* "uuid ..., 64 blocks of 512 bytes" */
@@ -94,12 +76,8 @@ bool spb_images_create_gate(struct spb_call *call)
                                request->total_blocks, SPB_BLOCKS_MIN);
         return false;
     }
-    if (request->uuid.len != 0 && request->uuid.len != SPB_UUID_SIZE) {
-        spb_call_set_bad_field(call, "uuid", "found %zu bytes, expected %u or none",
-                               request->uuid.len, SPB_UUID_SIZE);
-        return false;
-    }
-    return spb_gate_sector_size(call, "sector_size", request->sector_size);
+    return spb_gate_uuid(call, "uuid", &request->uuid) &&
+           spb_gate_sector_size(call, "sector_size", request->sector_size);
 }
 
 static spb_status format_options(const struct spb_call *call, struct spb_format_options *options,
@@ -225,7 +203,7 @@ static bool carry_out_create(struct spb_call *call, const struct spb_format_opti
         spb_intent_set_refusal(call, &err);
         return false;
     }
-    spb_status status = spb_make_tenant_folder(call->daemon, options->tenant_id, &err);
+    spb_status status = spb_folder_make(call->daemon->images_dir, options->tenant_id, &err);
     if (spb_is_ok(status))
         status = spb_image_create(call->image->path, options, false, &err);
     if (spb_is_ok(status))
@@ -319,11 +297,7 @@ bool spb_images_delete_gate(struct spb_call *call)
 {
     const PB_DeleteImageRequest *request = (const void *)call->request;
 
-    if (request->uuid.len == 0 || request->uuid.len == SPB_UUID_SIZE)
-        return true;
-    spb_call_set_bad_field(call, "uuid", "found %zu bytes, expected %u or none", request->uuid.len,
-                           SPB_UUID_SIZE);
-    return false;
+    return spb_gate_uuid(call, "uuid", &request->uuid);
 }
 
 /* What is deleted is what was served: not a file that has taken its place. */
@@ -385,12 +359,12 @@ static bool is_the_file(struct spb_call *call, uint8_t found[SPB_UUID_SIZE])
     if (image->volume != NULL && !is_served_file(call))
         return false;
     find_uuid(image, found);
-    if (request->uuid.len != 0)
-        return memcmp(found, request->uuid.data, SPB_UUID_SIZE) == 0 ||
-               fail_other(call, found, request->uuid.data, true);
-    return image->row.id == 0 || image->volume != NULL ||
-           memcmp(found, image->row.uuid, SPB_UUID_SIZE) == 0 ||
-           fail_other(call, found, image->row.uuid, false);
+    bool was_asked = request->uuid.len != 0;
+    if (!was_asked && image->row.id == 0) /* nobody knows another one by that name */
+        return true;
+    const uint8_t *expected = was_asked ? request->uuid.data : image->row.uuid;
+    return memcmp(found, expected, SPB_UUID_SIZE) == 0 ||
+           fail_other(call, found, expected, was_asked);
 }
 
 static void describe_before(const struct spb_image *image, const uint8_t found[SPB_UUID_SIZE],

@@ -2,15 +2,8 @@
 #ifndef SPB_SERVER_SERVICES_IMAGE_LIFE_H
 #define SPB_SERVER_SERVICES_IMAGE_LIFE_H
 
-#include <stdint.h>
-
 #include "spaceblock/status.h"
 
-struct spb_daemon;
-
-/* The tenant's folder, durable in its parent before anything is in it. */
-SPB_MUST_USE spb_status spb_make_tenant_folder(const struct spb_daemon *daemon, uint16_t tenant,
-                                               struct spb_error *err);
 /* Makes what the folder of a path shows durable. One that is gone holds nothing to come back. */
 SPB_MUST_USE spb_status spb_sync_folder_of(const char *path, struct spb_error *err);
 
