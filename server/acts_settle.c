@@ -93,30 +93,6 @@ static spb_status settle_upload(struct spb_daemon *daemon, const struct spb_act_
 
 /* ---- Rows of images ----------------------------------------------------------------------- */
 
-struct image_search {
-    uint16_t tenant;
-    const char *name;
-    struct spb_image_row row;
-    bool found;
-};
-
-static void take_image(void *user, const struct spb_image_row *row)
-{
-    struct image_search *search = user;
-
-    if (row->tenant == search->tenant && strcmp(row->name, search->name) == 0) {
-        search->row = *row;
-        search->found = true;
-    }
-}
-
-static spb_status find_row(struct spb_daemon *daemon, uint16_t tenant, const char *name,
-                           struct image_search *search, struct spb_error *err)
-{
-    *search = (struct image_search){.tenant = tenant, .name = name};
-    return spb_rows_images(daemon->audit, take_image, search, err);
-}
-
 /*
  * What an image that came to be before it was opened has instead of a row: its blocks' size may not
  * follow from the file's, and the upload that told it is over.
@@ -124,15 +100,16 @@ static spb_status find_row(struct spb_daemon *daemon, uint16_t tenant, const cha
 static spb_status keep_size(struct spb_daemon *daemon, const struct spb_act_detail *detail,
                             const char *path, struct spb_error *err)
 {
-    struct image_search search;
+    struct spb_image_row known;
     struct spb_image_look look;
+    bool found = false;
 
-    SPB_TRY(find_row(daemon, detail->tenant, detail->name, &search, err));
-    if (search.found && memcmp(search.row.uuid, detail->uuid, SPB_UUID_SIZE) == 0)
+    SPB_TRY(spb_rows_find_image(daemon->audit, detail->tenant, detail->name, &known, &found, err));
+    if (found && memcmp(known.uuid, detail->uuid, SPB_UUID_SIZE) == 0)
         return spb_ok();
     SPB_TRY(spb_image_look(path, detail->sector_size, path, &look, err));
     struct spb_image_row row = {
-        .id = search.found ? search.row.id : 0,
+        .id = known.id,
         .tenant = detail->tenant,
         .sector_size = look.sector_size,
         .total_blocks = look.superblock.total_blocks,
@@ -212,14 +189,15 @@ static spb_status settle_clone(struct spb_daemon *daemon, const struct spb_act_d
 static spb_status move_row(struct spb_daemon *daemon, const struct spb_act_detail *detail,
                            const char *from, const char *to, bool *changed, struct spb_error *err)
 {
-    struct image_search search;
+    struct spb_image_row row;
+    bool found = false;
 
-    SPB_TRY(find_row(daemon, detail->tenant, from, &search, err));
-    if (!search.found || memcmp(search.row.uuid, detail->uuid, SPB_UUID_SIZE) != 0)
+    SPB_TRY(spb_rows_find_image(daemon->audit, detail->tenant, from, &row, &found, err));
+    if (!found || memcmp(row.uuid, detail->uuid, SPB_UUID_SIZE) != 0)
         return spb_ok();
-    memcpy(search.row.name, to, strlen(to) + 1);
+    memcpy(row.name, to, strlen(to) + 1);
     *changed = true;
-    return spb_rows_put_image(daemon->audit, &search.row, err);
+    return spb_rows_put_image(daemon->audit, &row, err);
 }
 
 /* Where a file system knows no exclusive rename, a link was made first: both names are one file. */

@@ -10,6 +10,9 @@
 #include "daemon.h"
 #include "image.h"
 #include "registry.h"
+#include "settle.h"
+
+#define LOOK_AT_ONCE 64u /* images */
 
 /* ---- Names and uuids ---------------------------------------------------------------------- */
 
@@ -42,16 +45,63 @@ spb_status spb_image_name_is_free(struct spb_daemon *daemon, uint16_t tenant, co
     return there ? fail_taken(tenant, name, err) : spb_ok();
 }
 
+/* Does an image that is served have the row, whatever name that gives it? */
+static bool row_is_in_use(const struct spb_image_row *row, struct spb_registry *registry)
+{
+    struct spb_registry_place place = {.tenant = row->tenant};
+    struct spb_image *found[LOOK_AT_ONCE];
+    char after[SPB_IMAGE_NAME_MAX + 1];
+    bool in_use = false;
+    size_t count;
+
+    do {
+        count = spb_registry_list(registry, &place, found, LOOK_AT_ONCE);
+        for (size_t i = 0; i < count; i++) {
+            (void)pthread_mutex_lock(&found[i]->lock);
+            in_use |= found[i]->state != SPB_IMAGE_DELETED && found[i]->row.id == row->id;
+            (void)pthread_mutex_unlock(&found[i]->lock);
+        }
+        if (count > 0)
+            memcpy(after, found[count - 1]->name, sizeof(after));
+        place.after_tenant = row->tenant;
+        place.after_name = after;
+        for (size_t i = 0; i < count; i++)
+            spb_image_unref(found[i]);
+    } while (count == LOOK_AT_ONCE && !in_use);
+    return in_use;
+}
+
+/*
+ * The row that an image of that name has left: one that was deleted, and whose row could not be. It
+ * goes before anything is made, else a death before the new one has its own leaves an image that is
+ * not what the registry knows.
+ */
+static spb_status drop_old_row(struct spb_image *image, struct spb_error *err)
+{
+    struct spb_daemon *daemon = image->daemon;
+    struct spb_image_row row;
+    bool found = false;
+
+    SPB_TRY(spb_rows_find_image(daemon->audit, image->tenant, image->name, &row, &found, err));
+    if (!found)
+        return spb_ok();
+    if (row_is_in_use(&row, daemon->registry))
+        return fail_taken(image->tenant, image->name, err);
+    SPB_TRY(spb_settle_lost(daemon, row.id, err));
+    return spb_rows_remove_image(daemon->audit, row.id, err);
+}
+
 spb_status spb_image_claim_name(struct spb_image *image, struct spb_error *err)
 {
     struct spb_registry *registry = image->daemon->registry;
 
     if (!spb_registry_reserve(registry, image))
         return fail_taken(image->tenant, image->name, err);
-    if (!is_there(image->path))
-        return spb_ok();
-    spb_registry_unreserve(registry, image);
-    return fail_taken(image->tenant, image->name, err);
+    spb_status status = is_there(image->path) ? fail_taken(image->tenant, image->name, err)
+                                              : drop_old_row(image, err);
+    if (!spb_is_ok(status))
+        spb_registry_unreserve(registry, image);
+    return status;
 }
 
 /* ---- Files -------------------------------------------------------------------------------- */

@@ -101,12 +101,6 @@ SPB_MUST_USE spb_status spb_image_renew(struct spb_image *image, struct spb_erro
 /* A new one for a row. */
 SPB_MUST_USE spb_status spb_image_draw_incarnation(struct spb_image_row *row,
                                                    struct spb_error *err);
-/*
- * Writes the image's row. One of its name that an image which is gone has left gives way, and what
- * is open of that one is settled as unknown; SPB_EXISTS where another image has it still. Blocks.
- */
-SPB_MUST_USE spb_status spb_image_put_row(struct spb_image *image, struct spb_image_row *row,
-                                          struct spb_error *err);
 /* Accepts one that is not open. No hold may be left; the actor's, or when there is none any more.
  */
 void spb_image_close(struct spb_image *image);

@@ -20,7 +20,6 @@
 #include "uuid.h"
 
 #define DESCRIPTORS_TO_OPEN 3u /* an image: more than it takes, of which some are for a moment */
-#define LOOK_AT_ONCE 64u       /* images */
 #define FOR_CONNECTIONS 16u    /* descriptors that the images which are there at the start leave */
 
 /* What an opening found; becomes the image's state under its lock. */
@@ -308,70 +307,6 @@ static spb_status adopt_identity(struct opening *opening, const struct spb_image
     return spb_image_draw_incarnation(row, err);
 }
 
-struct search {
-    const struct spb_image_row *row;
-    int64_t id;
-};
-
-static void look_for_name(void *user, const struct spb_image_row *row)
-{
-    struct search *search = user;
-
-    if (row->tenant == search->row->tenant && strcmp(row->name, search->row->name) == 0)
-        search->id = row->id;
-}
-
-/* Does an image that is served have the row, whatever name that gives it? */
-static bool row_is_in_use(const struct spb_image *image, int64_t id)
-{
-    struct spb_registry_place place = {.tenant = image->tenant};
-    struct spb_image *found[LOOK_AT_ONCE];
-    char after[SPB_IMAGE_NAME_MAX + 1];
-    bool in_use = false;
-    size_t count;
-
-    do {
-        count = spb_registry_list(image->daemon->registry, &place, found, LOOK_AT_ONCE);
-        for (size_t i = 0; i < count; i++) {
-            (void)pthread_mutex_lock(&found[i]->lock);
-            in_use |=
-                found[i] != image && found[i]->state != SPB_IMAGE_DELETED && found[i]->row.id == id;
-            (void)pthread_mutex_unlock(&found[i]->lock);
-        }
-        if (count > 0)
-            memcpy(after, found[count - 1]->name, sizeof(after));
-        place.after_tenant = image->tenant;
-        place.after_name = after;
-        for (size_t i = 0; i < count; i++)
-            spb_image_unref(found[i]);
-    } while (count == LOOK_AT_ONCE && !in_use);
-    return in_use;
-}
-
-spb_status spb_image_put_row(struct spb_image *image, struct spb_image_row *row,
-                             struct spb_error *err)
-{
-    struct spb_audit *audit = image->daemon->audit;
-    struct search search = {.row = row};
-    struct spb_error taken;
-    spb_status status = spb_rows_put_image(audit, row, err);
-
-    if (status.code != SPB_EXISTS)
-        return status;
-    taken = *err;
-    SPB_TRY(spb_rows_images(audit, look_for_name, &search, err));
-    if (search.id == 0 || row_is_in_use(image, search.id)) {
-        *err = taken;
-        return status;
-    }
-    SPB_TRY(spb_settle_lost(image->daemon, search.id, err));
-    if (row->id == 0)
-        row->id = search.id;
-    else
-        SPB_TRY(spb_rows_remove_image(audit, search.id, err));
-    return spb_rows_put_image(audit, row, err);
-}
-
 /* Whoever hears of events that a guest appended has cursors beyond what is known otherwise. */
 static void note_guests_events(struct opening *opening)
 {
@@ -393,7 +328,7 @@ static spb_status reconcile(struct opening *opening, struct spb_image *image, st
         SPB_TRY(spb_settle_image(image, opening->volume, err));
     SPB_TRY(check_pointer(image, opening->volume, row, &opening->row_is_new, err));
     note_guests_events(opening);
-    return opening->row_is_new ? spb_image_put_row(image, row, err) : spb_ok();
+    return opening->row_is_new ? spb_rows_put_image(image->daemon->audit, row, err) : spb_ok();
 }
 
 /* ---- Into the image ----------------------------------------------------------------------- */

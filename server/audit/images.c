@@ -88,6 +88,40 @@ static void read_image(sqlite3_stmt *from, struct spb_image_row *row)
     row->group_number = (uint64_t)sqlite3_column_int64(from, 8);
 }
 
+struct search {
+    uint16_t tenant;
+    const char *name;
+    struct spb_image_row *row;
+    bool *found;
+};
+
+static spb_status search(struct spb_db *db, const struct search *wanted, struct spb_error *err)
+{
+    sqlite3_stmt *find;
+
+    SPB_TRY(spb_db_prepare(db, SPB_SQL_FIND_IMAGE, &find, err));
+    spb_bind_number(find, 1, wanted->tenant);
+    spb_bind_text(find, 2, wanted->name);
+    SPB_TRY(spb_db_next(db, find, "looking for an image", wanted->found, err));
+    if (*wanted->found)
+        read_image(find, wanted->row);
+    (void)sqlite3_reset(find);
+    return spb_ok();
+}
+
+spb_status spb_rows_find_image(struct spb_audit *audit, uint16_t tenant, const char *name,
+                               struct spb_image_row *row, bool *found, struct spb_error *err)
+{
+    const struct search wanted = {tenant, name, row, found};
+    struct spb_db *db;
+
+    memset(row, 0, sizeof *row);
+    SPB_TRY(spb_reader_begin(audit, &db, err));
+    spb_status status = search(db, &wanted, err);
+    spb_reader_end(audit);
+    return status;
+}
+
 struct listing {
     void (*take)(void *user, const struct spb_image_row *row);
     void *user;

@@ -1,6 +1,11 @@
 /* The text of every statement that is kept prepared; see statements.h. */
 #include "audit/statements.h"
 
+#define IMAGE_ROWS                                                                                 \
+    "SELECT i.id, i.tenant, i.name, i.uuid, i.sector_size, i.total_blocks, i.incarnation,"         \
+    " max(i.event_pointer, ifnull(s.pointer, 0)), max(i.group_number, ifnull(s.number, 0))"        \
+    " FROM image_rows i LEFT JOIN newest_groups s ON s.image_id = i.id"
+
 static const char *const texts[SPB_SQL_COUNT] = {
     [SPB_SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SPB_SQL_COMMIT] = "COMMIT",
@@ -88,11 +93,8 @@ static const char *const texts[SPB_SQL_COUNT] = {
     [SPB_SQL_REMOVE_CALLS] = "DELETE FROM calls WHERE id >= ?1 AND id < ?2",
     [SPB_SQL_REMOVE_GROUP] = "DELETE FROM groups WHERE id = ?1",
 
-    [SPB_SQL_LIST_IMAGES] =
-        "SELECT i.id, i.tenant, i.name, i.uuid, i.sector_size, i.total_blocks, i.incarnation,"
-        " max(i.event_pointer, ifnull(s.pointer, 0)), max(i.group_number, ifnull(s.number, 0))"
-        " FROM image_rows i LEFT JOIN newest_groups s ON s.image_id = i.id"
-        " ORDER BY i.tenant, i.name",
+    [SPB_SQL_LIST_IMAGES] = IMAGE_ROWS " ORDER BY i.tenant, i.name",
+    [SPB_SQL_FIND_IMAGE] = IMAGE_ROWS " WHERE i.tenant = ?1 AND i.name = ?2",
     [SPB_SQL_ADD_IMAGE] =
         "INSERT INTO image_rows (tenant, name, uuid, sector_size, total_blocks, incarnation,"
         " event_pointer, group_number) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",

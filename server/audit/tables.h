@@ -27,6 +27,10 @@ struct spb_image_row {
 SPB_MUST_USE spb_status spb_rows_images(struct spb_audit *audit,
                                         void (*take)(void *user, const struct spb_image_row *row),
                                         void *user, struct spb_error *err);
+/* The one of that tenant and name; *found tells whether there is one. */
+SPB_MUST_USE spb_status spb_rows_find_image(struct spb_audit *audit, uint16_t tenant,
+                                            const char *name, struct spb_image_row *row,
+                                            bool *found, struct spb_error *err);
 /* Inserts (id 0, which is set) or updates. SPB_EXISTS where another has tenant and name. */
 SPB_MUST_USE spb_status spb_rows_put_image(struct spb_audit *audit, struct spb_image_row *row,
                                            struct spb_error *err);

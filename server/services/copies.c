@@ -291,7 +291,7 @@ static spb_status rename_file(struct renaming *renaming, bool *named, struct spb
         return status;
     to->row = from->row;
     memcpy(to->row.name, renaming->name, sizeof(to->row.name));
-    spb_status kept = spb_image_put_row(to, &to->row, &later);
+    spb_status kept = spb_rows_put_image(to->daemon->audit, &to->row, &later);
     if (spb_is_ok(kept))
         return status;
     *err = later;

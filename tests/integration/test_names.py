@@ -134,6 +134,41 @@ class Deleted(Names):
         self.tied()
 
 
+    def test_row_that_stayed_is_not_the_next_ones(self):
+        """Where the next one of that name is made, and death comes before it has a row."""
+        copied = {"image": "b", "to": {"name": b"a"}}
+        for method, fields in (("Create", {"image": "a", "total_blocks": 64}), ("Clone", copied),
+                               ("Rename", {"image": "b", "name": b"a"})):
+            with self.subTest(method=method):
+                self.fresh()
+                self.faults.strike("flush", "audit.db", errno.EIO, 1)
+                self.c.call("Images", "Delete", image="a")
+                self.assertIn("image-not-forgotten", self.d.log())
+                fields["request_id"] = str(uuid.uuid4())
+                self.faults.kill("flush", "images/1$")
+                with self.assertRaises(rpc.Closed):
+                    self.c.ask("Images", method, fields)
+                self.d.wait(-signal.SIGKILL)
+                self.faults.clear()
+                self.c = self.connect(self.d.restart())
+                self.assertEqual(self.c.ask("Images", method, fields).code, rpc.OK)
+                self.assertEqual(self.image("a")["state"], READY, self.image("a"))
+        self.tied()
+
+    def test_row_that_cannot_go_leaves_its_name_taken(self):
+        self.faults.fail("flush", "audit.db", skip=1)
+        self.c.call("Images", "Delete", image="a")
+        for method, fields in (("Create", {"image": "a", "total_blocks": 64}),
+                               ("Clone", {"image": "b", "to": {"name": b"a"}}),
+                               ("Rename", {"image": "b", "name": b"a"})):
+            reply = self.c.ask("Images", method, fields)
+            self.assertNotIn(reply.code, (rpc.OK, rpc.EXISTS), reply)
+            self.assertFalse(self.d.image_path(1, "a").exists())
+        self.faults.clear()
+        self.c.create("a")
+        self.tied()
+
+
 class Renamed(Names):
     def test_old_name_is_taken_until_that_is_recorded(self):
         hold = self.faults.hold("flush", "images/1/c.img")

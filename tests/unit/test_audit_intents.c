@@ -228,6 +228,7 @@ Test(audit, rows_of_images)
                                 .incarnation = {9},
                                 .event_pointer = UINT32_MAX};
     struct spb_image_row found = {.id = 0}, other = row;
+    bool is_there = false;
     int count = 0;
 
     AUDIT_OK(spb_rows_put_image(kit.audit, &row, &kit.err));
@@ -236,6 +237,14 @@ Test(audit, rows_of_images)
     cr_assert_eq(other.id, 0);
     AUDIT_OK(spb_rows_images(kit.audit, keep_row, &found, &kit.err));
     same_row(&found, &row);
+    found = (struct spb_image_row){.id = 0};
+    AUDIT_OK(spb_rows_find_image(kit.audit, row.tenant, row.name, &found, &is_there, &kit.err));
+    cr_assert(is_there);
+    same_row(&found, &row);
+    AUDIT_OK(spb_rows_find_image(kit.audit, row.tenant + 1, row.name, &found, &is_there, &kit.err));
+    cr_assert(!is_there && found.id == 0, "found in another tenant");
+    AUDIT_OK(spb_rows_find_image(kit.audit, row.tenant, "b", &found, &is_there, &kit.err));
+    cr_assert(!is_there && found.id == 0, "found by another name");
     row.name[0] = 'b';
     AUDIT_OK(spb_rows_put_image(kit.audit, &row, &kit.err));
     AUDIT_OK(spb_rows_put_image(kit.audit, &other, &kit.err));
