@@ -99,20 +99,42 @@ static void seal(struct spb_call *call, uint8_t *frame, size_t data_size)
     call->frame_size = SPB_TTRPC_HEADER_SIZE + data_size;
 }
 
-static void set_fault(struct spb_call *call, struct spb_fault *fault)
+/* Where the data directory lies on the host is none of the caller's: files are named from there on.
+ */
+static void name_from_data_dir(const char *data_dir, char *text)
 {
+    size_t n = strlen(data_dir);
+    char *at = text;
+
+    if (data_dir[0] != '/' || n == 1)
+        return;
+    while ((at = strstr(at, data_dir)) != NULL) {
+        if (at[n] == '/')
+            memmove(at, at + n + 1, strlen(at + n + 1) + 1);
+        else
+            at += n;
+    }
+}
+
+static void set_fault(struct spb_call *call, const struct spb_fault *about)
+{
+    char text[SPB_ERROR_TEXT_SIZE];
+    struct spb_fault fault = *about;
     size_t size = 0;
 
+    (void)snprintf(text, sizeof(text), "%s", about->text);
+    name_from_data_dir(call->daemon->data_dir, text);
+    fault.text = text;
     if (call->image_text[0] != '\0')
-        fault->image = call->image_text;
-    fault->retry_ms = RETRY_MS;
-    call->code = spb_rpc_code_of(fault->reason);
+        fault.image = call->image_text;
+    fault.retry_ms = RETRY_MS;
+    call->code = spb_rpc_code_of(fault.reason);
     call->payload = NULL;
-    uint8_t *frame = spb_fault_encode(fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
+    uint8_t *frame = spb_fault_encode(&fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
     if (frame == NULL) {
         /* The request filled its arena; a little more is given for saying so. */
         call->arena.cap += SPB_CALL_BLOCK_SIZE * 2;
-        frame = spb_fault_encode(fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
+        frame = spb_fault_encode(&fault, &call->arena, SPB_TTRPC_HEADER_SIZE, &size);
     }
     if (frame != NULL)
         seal(call, frame, size);

@@ -163,6 +163,8 @@ class Deleted(Names):
                                ("Rename", {"image": "b", "name": b"a"})):
             reply = self.c.ask("Images", method, fields)
             self.assertNotIn(reply.code, (rpc.OK, rpc.EXISTS), reply)
+            self.assertIn("in audit.db", reply.message)
+            self.assertNotIn(str(self.dir), reply.message, "it tells where things lie on the host")
             self.assertFalse(self.d.image_path(1, "a").exists())
         self.faults.clear()
         self.c.create("a")

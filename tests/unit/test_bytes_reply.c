@@ -3,14 +3,17 @@
 
 #include "base/crc32c.h"
 #include "bytes_reply.h"
+#include "daemon.h"
 #include "ttrpc/ttrpc.h"
 #include "volume_kit.h"
 
+static char data_dir[] = "/data";
+static struct spb_daemon daemon_one = {.data_dir = data_dir};
 static struct spb_call_cache cache;
 
 static struct spb_call *new_call(void)
 {
-    struct spb_call *call = spb_call_new(&cache, NULL);
+    struct spb_call *call = spb_call_new(&cache, &daemon_one);
 
     cr_assert_not_null(call);
     call->origin.stream = 0x01020305;
