@@ -304,6 +304,22 @@ void spb_registry_unclaim(struct spb_registry *registry, struct spb_image *image
     (void)pthread_mutex_unlock(&registry->lock);
 }
 
+void spb_registry_hand_over(struct spb_registry *registry, struct spb_image *from,
+                            struct spb_image *to)
+{
+    (void)pthread_mutex_lock(&registry->lock);
+    SPB_ASSERT(!to->has_claim);
+    if (from->has_claim) {
+        unclaim(registry, from);
+        memcpy(to->claim, from->claim, SPB_UUID_SIZE);
+        to->has_claim = true;
+        struct spb_image **bucket = claim_bucket(registry, to->claim);
+        to->next_claim = *bucket;
+        *bucket = to;
+    }
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
 /* ---- Listing ------------------------------------------------------------------------------ */
 
 size_t spb_registry_count(struct spb_registry *registry)

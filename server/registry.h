@@ -50,6 +50,9 @@ void spb_registry_remove(struct spb_registry *registry, struct spb_image *image)
 bool spb_registry_claim(struct spb_registry *registry, struct spb_image *image,
                         const uint8_t uuid[16], char other[80]);
 void spb_registry_unclaim(struct spb_registry *registry, struct spb_image *image);
+/* The uuid that one has becomes the other's, which has none: nobody takes it in between. */
+void spb_registry_hand_over(struct spb_registry *registry, struct spb_image *from,
+                            struct spb_image *to);
 
 size_t spb_registry_count(struct spb_registry *registry);
 

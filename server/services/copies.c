@@ -272,7 +272,7 @@ static spb_status switch_images(struct renaming *renaming, struct spb_error *err
     struct spb_registry *registry = from->daemon->registry;
 
     spb_image_note_deletion(from);
-    spb_registry_unclaim(registry, from);
+    spb_registry_hand_over(registry, from, to);
     spb_image_open(to);
     return spb_registry_add(registry, to, err);
 }

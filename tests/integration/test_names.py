@@ -184,6 +184,21 @@ class Renamed(Names):
         self.c.create("a")
         self.tied()
 
+    def test_keeps_its_uuid(self):
+        """Nobody takes it while the image changes hands."""
+        own = self.image("a")["uuid"]
+        hold = self.faults.hold("flush", "images/1/c.img")
+        other, third = self.connect(self.d), self.connect(self.d)
+        renaming = other.start("Images", "Rename", {"image": "a", "name": b"c"})
+        hold.wait()
+        reply = third.ask("Images", "Clone", {"image": "b", "to": {"name": b"n"}, "uuid": own})
+        self.assertEqual(reply.code, rpc.EXISTS, reply)
+        hold.release()
+        reply = other.wait(renaming)
+        self.assertEqual(reply.body["image"]["state"], READY, reply.body)
+        self.assertEqual(self.image("c")["uuid"], own)
+        self.tied()
+
     def test_settled_beside_another_image_of_the_old_name(self):
         request = str(uuid.uuid4())
         hold = self.faults.hold("flush", "images/1/c.img")
