@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "doubts.h"
 #include "image.h"
 #include "intent.h"
 #include "uploads.h"
@@ -127,6 +128,17 @@ void spb_act_end(struct spb_call *call, bool done, bool decided)
         spb_intent_abandon(call);
     else
         spb_intent_end(call, SPB_OUTCOME_NOT_DONE);
+}
+
+void spb_act_end_named(struct spb_call *call, bool done, bool named, const struct spb_image *image,
+                       struct spb_error *err)
+{
+    if (done || !named) {
+        spb_act_end(call, done, false);
+        return;
+    }
+    err->code = SPB_IO; /* whatever failed: it may have happened */
+    spb_doubt_name(call, image->tenant, image->path);
 }
 
 void spb_act_set_error(struct spb_call *call, const struct spb_error *err)

@@ -71,8 +71,13 @@ struct spb_act_texts {
  */
 SPB_MUST_USE spb_status spb_act_begin(struct spb_call *call, const struct spb_act_detail *detail,
                                       const struct spb_act_texts *texts, struct spb_error *err);
-/* Done, with the reply set; or decided, and not known to be durable; or nothing of it is there. */
+/* Done, with the reply set; or decided, and what else there was to do failed; or nothing of it is
+ * there. */
 void spb_act_end(struct spb_call *call, bool done, bool decided);
+/* The same of an act that gives an image's file its name, or another one: decided where that is
+ * done, and then in doubt (doubts.h), which is SPB_IO. */
+void spb_act_end_named(struct spb_call *call, bool done, bool named, const struct spb_image *image,
+                       struct spb_error *err);
 /* Sets the error of an act that failed. */
 void spb_act_set_error(struct spb_call *call, const struct spb_error *err);
 /* The same about call->upload. */

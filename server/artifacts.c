@@ -157,6 +157,13 @@ spb_status spb_artifact_publish(struct spb_daemon *daemon, const char *from,
     return status;
 }
 
+static spb_status delete_file(const char *path, struct spb_error *err)
+{
+    if (unlink(path) != 0 && errno != ENOENT)
+        return spb_fail_errno(err, SPB_IO, errno, "deleting the file of " WHAT);
+    return spb_folder_sync(path, err);
+}
+
 spb_status spb_artifact_delete(struct spb_daemon *daemon, uint16_t tenant,
                                const uint8_t sha256[SPB_SHA256_SIZE], bool *removed,
                                struct spb_error *err)
@@ -171,11 +178,39 @@ spb_status spb_artifact_delete(struct spb_daemon *daemon, uint16_t tenant,
         status = spb_rows_remove_artifact(daemon->audit, tenant, sha256, err);
     if (spb_is_ok(status)) {
         *removed = true;
-        if (unlink(path) != 0 && errno != ENOENT)
-            status = spb_fail_errno(err, SPB_IO, errno, "deleting the file of " WHAT);
-        else
-            status = spb_folder_sync(path, err);
+        status = delete_file(path, err);
     }
+    unlock(daemon);
+    free(path);
+    return status;
+}
+
+spb_status spb_artifact_store_again(struct spb_daemon *daemon, const struct spb_artifact_row *row,
+                                    struct spb_error *err)
+{
+    char *path = NULL;
+
+    SPB_TRY(spb_artifact_path(daemon, row->tenant, row->sha256, &path, err));
+    lock(daemon);
+    spb_status status = spb_folder_sync(path, err);
+    if (spb_is_ok(status))
+        status = spb_rows_put_artifact(daemon->audit, row, err);
+    unlock(daemon);
+    free(path);
+    return status;
+}
+
+spb_status spb_artifact_delete_again(struct spb_daemon *daemon, const struct spb_artifact_row *row,
+                                     struct spb_error *err)
+{
+    struct spb_artifact_row known;
+    char *path = NULL;
+
+    SPB_TRY(spb_artifact_path(daemon, row->tenant, row->sha256, &path, err));
+    lock(daemon);
+    spb_status status = spb_artifact_find(daemon, row->tenant, row->sha256, &known, err);
+    if (status.code == SPB_NOT_FOUND) /* else somebody has stored it anew */
+        status = delete_file(path, err);
     unlock(daemon);
     free(path);
     return status;

@@ -41,6 +41,13 @@ SPB_MUST_USE spb_status spb_artifact_publish(struct spb_daemon *daemon, const ch
 SPB_MUST_USE spb_status spb_artifact_delete(struct spb_daemon *daemon, uint16_t tenant,
                                             const uint8_t sha256[SPB_SHA256_SIZE], bool *removed,
                                             struct spb_error *err);
+/* The rest of either, where a part of it failed after *named, or *removed; as often as needed. */
+SPB_MUST_USE spb_status spb_artifact_store_again(struct spb_daemon *daemon,
+                                                 const struct spb_artifact_row *row,
+                                                 struct spb_error *err);
+SPB_MUST_USE spb_status spb_artifact_delete_again(struct spb_daemon *daemon,
+                                                  const struct spb_artifact_row *row,
+                                                  struct spb_error *err);
 /* SPB_NOT_FOUND. */
 SPB_MUST_USE spb_status spb_artifact_find(struct spb_daemon *daemon, uint16_t tenant,
                                           const uint8_t sha256[SPB_SHA256_SIZE],

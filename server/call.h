@@ -96,6 +96,7 @@ struct spb_call {
     struct spb_post again;             /* in the loop's queue, to be run after another */
     struct spb_open_group *open_group; /* its own intent; see intent.h */
     bool open_is_part;
+    bool has_doubted; /* repeated: what is in doubt was tried before it asks once more */
     uint32_t first_change, change_count; /* of its image's group */
     bool has_looked; /* at what the guest of its image wrote before it; see follow.h */
     atomic_bool cancelled;

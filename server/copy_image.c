@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "copy_file.h"
 #include "daemon.h"
+#include "doubts.h"
 #include "image.h"
 #include "registry.h"
 #include "settle.h"
@@ -95,6 +96,7 @@ spb_status spb_image_claim_name(struct spb_image *image, struct spb_error *err)
 {
     struct spb_registry *registry = image->daemon->registry;
 
+    SPB_TRY(spb_doubts_settle(image->daemon->doubts, image->tenant, err));
     if (!spb_registry_reserve(registry, image))
         return fail_taken(image->tenant, image->name, err);
     spb_status status = is_there(image->path) ? fail_taken(image->tenant, image->name, err)

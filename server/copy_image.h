@@ -37,8 +37,8 @@ SPB_MUST_USE spb_status spb_image_foresee(struct spb_daemon *daemon, uint16_t te
  * Its name, and the uuid that it foresees, are its own within the tenant from now on, until they
  * are given up or the image is deleted; or SPB_EXISTS. The name comes first of all that is done:
  * else another image could come and go under it meanwhile. A row that one which is gone has left
- * goes then, and what is open of that one is settled as unknown; where it cannot, the name is not
- * to be had.
+ * goes then, and what is open of that one is settled as unknown, as are acts in doubt (doubts.h);
+ * where that cannot be, the name is not to be had.
  */
 SPB_MUST_USE spb_status spb_image_claim_name(struct spb_image *image, struct spb_error *err);
 SPB_MUST_USE spb_status spb_image_claim_uuid(struct spb_image *image, struct spb_error *err);

@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "conn.h"
 #include "dispatch.h"
+#include "doubts.h"
 #include "http.h"
 #include "listener.h"
 #include "loop.h"
@@ -176,6 +177,16 @@ static void stop_registry(struct spb_daemon *daemon)
     if (!spb_is_ok(spb_audit_flush(daemon->audit, &err)))
         spb_log(&daemon->log, SPB_LOG_ERROR, "outcomes-not-written", SPB_TEXT("reason", err.text));
     spb_registry_free(daemon->registry);
+}
+
+static spb_status start_doubts(struct spb_daemon *daemon, struct spb_error *err)
+{
+    return spb_doubts_new(daemon, &daemon->doubts, err);
+}
+
+static void stop_doubts(struct spb_daemon *daemon)
+{
+    spb_doubts_free(daemon->doubts);
 }
 
 static void on_turn(void *user);
@@ -338,6 +349,7 @@ static const struct part {
     {"repeats", start_repeats, stop_repeats},
     {"registry", start_registry, stop_registry},
     {"stores", spb_stores_start, spb_stores_stop},
+    {"doubts", start_doubts, stop_doubts},
     {"waits", start_waits, stop_waits},
     {"watches", start_watches, stop_watches},
     {"scrubs", start_scrubs, stop_scrubs},

@@ -22,6 +22,7 @@ struct spb_backups;
 struct spb_copies;
 struct spb_audit;
 struct spb_conns;
+struct spb_doubts;
 struct spb_guests;
 struct spb_http;
 struct spb_listeners;
@@ -46,6 +47,7 @@ struct spb_daemon {
     int lock_fd;                /* holds DATA_DIR/lock; -1: it is not ours */
     struct spb_audit *audit;
     struct spb_repeats *repeats;
+    struct spb_doubts *doubts;
     struct spb_registry *registry;
     char *artifacts_dir, *copies_dir; /* owned; the stores', as the next four */
     pthread_mutex_t artifacts_lock;   /* see artifacts.h */

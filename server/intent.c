@@ -78,7 +78,7 @@ void spb_intent_end(struct spb_call *call, enum spb_outcome outcome)
                   done && call->payload != NULL ? call->payload_size : 0);
 }
 
-void spb_intent_abandon(struct spb_call *call)
+struct spb_open_group *spb_intent_keep_open(struct spb_call *call)
 {
     struct spb_open_group *open = call->open_group;
 
@@ -86,5 +86,10 @@ void spb_intent_abandon(struct spb_call *call)
     call->open_group = NULL;
     if (!call->open_is_part)
         call->party.fate = SPB_FATE_UNSETTLED;
-    spb_audit_abandon(open);
+    return open;
+}
+
+void spb_intent_abandon(struct spb_call *call)
+{
+    spb_audit_abandon(spb_intent_keep_open(call));
 }

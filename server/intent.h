@@ -34,5 +34,8 @@ void spb_intent_set_refusal(struct spb_call *call, const struct spb_error *err);
 void spb_intent_end(struct spb_call *call, enum spb_outcome outcome);
 /* Instead: whether it happened is not known; the next opening or start settles it (settle.h). */
 void spb_intent_abandon(struct spb_call *call);
+/* Instead: whether it happened is known later; the group is the caller's, to be ended or abandoned.
+ */
+struct spb_open_group *spb_intent_keep_open(struct spb_call *call);
 
 #endif

@@ -8,6 +8,7 @@
 #include "actor.h"
 #include "base/status.h"
 #include "daemon.h"
+#include "doubts.h"
 #include "dispatch.h"
 
 /* Of all principals together; some 54 MB. The limit replay_entries_max goes up to it. */
@@ -201,7 +202,7 @@ static void answer_unknown(struct spb_call *call, bool for_good)
                        for_good ? "whether an earlier call with this request_id was done cannot be "
                                   "told: see the audit, and look at what it was about"
                                 : "whether an earlier call with this request_id was done is not "
-                                  "known until its image is opened anew");
+                                  "known until the disk works and its image is opened anew");
     spb_call_send(call);
 }
 
@@ -261,6 +262,34 @@ static struct spb_replay_key key_of(const struct spb_call *call)
     };
 }
 
+static void claim_again(struct spb_post *post)
+{
+    struct spb_call *call = SPB_CONTAINER(post, struct spb_call, again);
+
+    if (!spb_call_refuse_at_end(call) && spb_repeat_claim(call))
+        spb_dispatch_run(call);
+}
+
+static void try_doubts(struct spb_task *task)
+{
+    struct spb_call *call = spb_call_of_task(task);
+
+    spb_doubts_try(call->daemon->doubts);
+    call->again.run = claim_again;
+    spb_loop_post(call->daemon->loop, &call->again, &call->again);
+}
+
+/* It may be an act in doubt: that is tried first. */
+static void answer_unsettled(struct spb_call *call)
+{
+    if (call->has_doubted || !spb_doubts_are(call->daemon->doubts)) {
+        answer_unknown(call, false);
+        return;
+    }
+    call->has_doubted = true;
+    spb_call_to_workers(call, try_doubts);
+}
+
 /* In time for the answer to leave before the deadline. */
 static int64_t give_up_ns(const struct spb_call *call)
 {
@@ -286,7 +315,7 @@ bool spb_repeat_claim(struct spb_call *call)
         answer_kept(call, record);
         return false;
     case SPB_CLAIM_UNSETTLED:
-        answer_unknown(call, false);
+        answer_unsettled(call);
         return false;
     case SPB_CLAIM_UNKNOWN:
         answer_unknown(call, true);

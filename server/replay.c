@@ -688,8 +688,16 @@ void spb_replay_settle(struct spb_replay *replay, const struct spb_replay_key *k
     (void)pthread_mutex_lock(&replay->lock);
     uint32_t principal = find_principal(replay, key);
     uint32_t i = principal == NONE ? NONE : find(replay, key, principal);
-    if (i != NONE && at(replay, i)->state == UNSETTLED)
+    if (i != NONE && at(replay, i)->state == UNSETTLED) {
         set_fate(replay, i, fate, record, unix_s);
+    } else if (i != NONE && at(replay, i)->state == RUNNING) {
+        struct spb_replay_party *runner = at(replay, i)->of.runner;
+
+        if (runner->fate == SPB_FATE_UNSETTLED) {
+            runner->fate = fate;
+            runner->record = record;
+        }
+    }
     (void)pthread_mutex_unlock(&replay->lock);
 }
 

@@ -112,7 +112,8 @@ struct spb_replay_party *spb_replay_cancel(struct spb_replay *replay,
 SPB_MUST_USE spb_status spb_replay_load(struct spb_replay *replay, const struct spb_replay_key *key,
                                         uint32_t payload_crc, enum spb_fate fate, int64_t record,
                                         int64_t unix_s, struct spb_error *err);
-/* What became of a call that was unsettled. Does nothing about any other. */
+/* What became of a call that is unsettled, or will be once it is concluded: its fate says so
+ * already. Does nothing about any other. */
 void spb_replay_settle(struct spb_replay *replay, const struct spb_replay_key *key,
                        enum spb_fate fate, int64_t record, int64_t unix_s);
 

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "daemon.h"
 #include "dispatch.h"
+#include "doubts.h"
 #include "services/services.h"
 
 #define PAGE_MAX 1000u
@@ -231,10 +232,14 @@ static spb_status delete_artifact(struct spb_call *call, struct spb_error *err)
     struct spb_artifact_row row;
     bool removed = false;
 
+    SPB_TRY(spb_doubts_settle(call->daemon->doubts, delete_tenant(call), err));
     SPB_TRY(spb_artifact_find(call->daemon, delete_tenant(call), request->sha256.data, &row, err));
     SPB_TRY(begin_delete(call, &row, err));
     spb_status status = spb_artifact_delete(call->daemon, row.tenant, row.sha256, &removed, err);
-    spb_act_end(call, spb_is_ok(status), removed);
+    if (removed && !spb_is_ok(status))
+        spb_doubt_artifact(call, &row, true);
+    else
+        spb_act_end(call, spb_is_ok(status), false);
     return status;
 }
 

@@ -143,7 +143,8 @@ static spb_status carry_out_clone(struct cloning *cloning, struct spb_error *err
         status = copy_and_publish(cloning, err);
         spb_temporary_give(call->daemon, cloning->copy.size);
     }
-    spb_act_end(call, spb_is_ok(status) && set_clone_reply(cloning), cloning->is_named);
+    spb_act_end_named(call, spb_is_ok(status) && set_clone_reply(cloning), cloning->is_named,
+                      cloning->image, err);
     return status;
 }
 
@@ -330,7 +331,8 @@ static spb_status carry_out_rename(struct renaming *renaming, struct spb_error *
         status = rename_closed(renaming, &named, err);
     }
     spb_image_reclaim_done(from);
-    spb_act_end(call, spb_is_ok(status) && set_rename_reply(renaming), named);
+    spb_act_end_named(call, spb_is_ok(status) && set_rename_reply(renaming), named, renaming->to,
+                      err);
     /* Whoever takes the old name records that after the outcome. */
     if (named)
         spb_registry_remove(from->daemon->registry, from);

@@ -19,6 +19,7 @@
 #include "copy_image.h"
 #include "daemon.h"
 #include "dispatch.h"
+#include "doubts.h"
 #include "image.h"
 #include "intent.h"
 #include "registry.h"
@@ -135,8 +136,18 @@ static spb_status begin_create(struct spb_call *call, const struct spb_format_op
     return spb_intent_begin(call, &act, err);
 }
 
-/* The file could not be made. Whether some of it is there all the same, its path tells. */
-static void end_failed(struct spb_call *call, const struct spb_format_options *options,
+/* The file is there: lets it be found. */
+static spb_status serve(struct spb_call *call, struct spb_error *err)
+{
+    spb_image_open(call->image);
+    return spb_registry_add(call->daemon->registry, call->image, err);
+}
+
+/*
+ * The file could not be made, or not be made durable: whether it is there all the same, its path
+ * tells. Then it is served, so that nobody else takes its name or uuid.
+ */
+static bool end_failed(struct spb_call *call, const struct spb_format_options *options,
                        const struct spb_error *failed)
 {
     uint8_t uuid[SPB_UUID_SIZE];
@@ -145,24 +156,27 @@ static void end_failed(struct spb_call *call, const struct spb_format_options *o
 
     bool looked = spb_is_ok(spb_settle_look(call->image->path, &there, uuid, &err));
     bool ours = looked && there && memcmp(uuid, options->uuid, sizeof(uuid)) == 0;
+    bool served = ours && spb_is_ok(serve(call, &err));
     if (failed->code == SPB_EXISTS)
         spb_call_set_fault(call, PB_REASON(ALREADY_EXISTS), "image %s exists", call->image_text);
     else
         spb_call_set_error(call, failed);
-    if (looked && !ours)
+    if (ours)
+        spb_doubt_name(call, call->image->tenant, call->image->path);
+    else if (looked)
         spb_intent_end(call, SPB_OUTCOME_NOT_DONE);
     else
         spb_intent_abandon(call);
+    return served;
 }
 
-/* The file is there and durable: lets it be found. */
+/* The file is there and durable. */
 static void end_created(struct spb_call *call)
 {
     PB_CreateImageResponse reply = SPACEBLOCK__V1__CREATE_IMAGE_RESPONSE__INIT;
     struct spb_error err;
 
-    spb_image_open(call->image);
-    if (!spb_is_ok(spb_registry_add(call->daemon->registry, call->image, &err)))
+    if (!spb_is_ok(serve(call, &err)))
         spb_call_set_error(call, &err);
     else if ((reply.image = spb_image_show(call->image, call)) != NULL)
         spb_call_set_reply(call, &reply.base);
@@ -191,7 +205,7 @@ static bool claim(struct spb_call *call, const struct spb_format_options *option
     return false;
 }
 
-/* With the name claimed. */
+/* With the name claimed; whether it keeps that. */
 static bool carry_out_create(struct spb_call *call, const struct spb_format_options *options)
 {
     struct spb_error err;
@@ -206,11 +220,10 @@ static bool carry_out_create(struct spb_call *call, const struct spb_format_opti
     spb_status status = spb_folder_make(call->daemon->images_dir, options->tenant_id, &err);
     if (spb_is_ok(status))
         status = spb_image_create(call->image->path, options, false, &err);
-    if (spb_is_ok(status))
-        end_created(call);
-    else
-        end_failed(call, options, &err);
-    return spb_is_ok(status);
+    if (!spb_is_ok(status))
+        return end_failed(call, options, &err);
+    end_created(call);
+    return true;
 }
 
 static void create(struct spb_call *call)
@@ -457,7 +470,7 @@ static void carry_out_delete(struct spb_call *call)
         spb_call_set_fault(call, PB_REASON(IO_ERROR),
                            "%s: image %s is gone, but after a power loss it may be there again",
                            err.text, call->image_text);
-        spb_intent_abandon(call);
+        spb_doubt_name(call, image->tenant, image->path);
     }
     give_up_name(image);
 }
@@ -474,6 +487,10 @@ static bool delete_alone(struct spb_call *call)
     spb_call_set_reply(call, &reply.base);
     if (call->payload == NULL)
         return true;
+    if (!spb_is_ok(spb_doubts_settle(call->daemon->doubts, image->tenant, &err))) {
+        spb_call_set_error(call, &err);
+        return true;
+    }
     spb_status status = spb_audit_flush(call->daemon->audit, &err);
     if (spb_is_ok(status))
         status = begin_delete(call, found, &err);

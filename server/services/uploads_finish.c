@@ -11,6 +11,7 @@
 #include "copy_image.h"
 #include "daemon.h"
 #include "dispatch.h"
+#include "doubts.h"
 #include "image.h"
 #include "services/services.h"
 #include "services/show_product.h"
@@ -238,7 +239,8 @@ static spb_status import(struct importing *importing, struct spb_error *err)
     spb_status status = begin_import(importing, err);
     if (spb_is_ok(status)) {
         status = carry_out_import(importing, &named, err);
-        spb_act_end(call, spb_is_ok(status) && set_import_reply(importing), named);
+        spb_act_end_named(call, spb_is_ok(status) && set_import_reply(importing), named,
+                          importing->image, err);
     }
     if (named)
         spb_upload_end(call->upload);
@@ -302,13 +304,19 @@ static spb_status store_artifact(struct spb_call *call, struct spb_error *err)
 
     memcpy(row.sha256, upload->row.sha256, sizeof(row.sha256));
     memcpy(row.name, upload->row.name, upload->row.name_len);
+    SPB_TRY(spb_doubts_settle(call->daemon->doubts, row.tenant, err));
     set_artifact_reply(call, &row);
     SPB_TRY(begin_artifact(call, &row, err));
     spb_status status = spb_artifact_publish(call->daemon, upload->path, &row, spb_call_may_go_on,
                                              call, &named, err);
     if (spb_is_ok(status))
         set_artifact_reply(call, &row);
-    spb_act_end(call, spb_is_ok(status), named);
+    if (named && !spb_is_ok(status)) {
+        err->code = SPB_IO; /* whatever failed: it is there */
+        spb_doubt_artifact(call, &row, false);
+    } else {
+        spb_act_end(call, spb_is_ok(status), false);
+    }
     if (named)
         spb_upload_end(upload);
     return status;

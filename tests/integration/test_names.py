@@ -1,5 +1,6 @@
 """Names that change hands: images deleted and renamed while others want what they had."""
 import errno
+import hashlib
 import signal
 import uuid
 
@@ -238,6 +239,169 @@ class Renamed(Names):
         self.assertEqual(self.rename("a", "c", request_id=request).code, rpc.OK)
         self.assertFalse(self.c.events("c", cursor=cursor)["reset"])
         self.tied()
+
+
+class InDoubt(Names):
+    """The folder's flush fails: what was done is there, and may be gone after a power loss. It is
+    done before anything else of its kind is, and is never done twice."""
+
+    DONE = 2
+
+    def fails(self, service, method, fields, folder="images/1$", nth=0):
+        fields["request_id"] = str(uuid.uuid4())
+        self.faults.strike("flush", folder, errno.EIO, nth)
+        reply = self.c.ask(service, method, fields)
+        self.assertEqual(reply.reason, "IO_ERROR", reply)
+        self.faults.clear()
+
+    def outcomes(self, fields):
+        request = uuid.UUID(fields["request_id"]).bytes
+        return [r["outcome"] for r in self.c.call("Audit", "List")["records"]
+                if r["request_id"] == request]
+
+    def was_done_once(self, service, method, fields):
+        """However often it is repeated, and over a death."""
+        reply = self.c.ask(service, method, fields)
+        self.assertEqual(reply.code, rpc.OK, reply)
+        self.assertEqual(self.outcomes(fields), [self.DONE])
+        self.d.kill9()
+        self.c = self.connect(self.d.restart())
+        again = self.c.ask(service, method, fields)
+        self.assertEqual((again.code, again.payload), (rpc.OK, reply.payload))
+        self.assertEqual(self.outcomes(fields), [self.DONE])
+
+    def upload(self, name, **more):
+        upload = Upload.image(self.c, self.data, name, **more)
+        upload.send()
+        upload.status()
+        return {"upload_id": upload.id, "crc32c": crc32c(self.data)}
+
+    def setUp(self):
+        super().setUp()
+        self.data = image_file(self.dir / "w.img", blocks=64, size=512)
+
+    def test_deleted_then_imported_anew(self):
+        self.c.call("Uploads", "Finish", **self.upload("w"))
+        deletion = {"image": "w"}
+        self.fails("Images", "Delete", deletion)
+        self.c.call("Uploads", "Finish", **self.upload("w"))
+        self.c.put("w", 7, b"acknowledged")
+        self.was_done_once("Images", "Delete", deletion)
+        self.assertEqual(self.c.get("w", 7), b"acknowledged")
+        self.tied()
+
+    def test_renamed_and_back(self):
+        renaming = {"image": "a", "name": b"n"}
+        self.fails("Images", "Rename", renaming)
+        self.assertEqual(self.rename("n", "a").code, rpc.OK)
+        self.was_done_once("Images", "Rename", renaming)
+        self.assertEqual(self.names(), [b"a", b"b"])
+        self.tied()
+
+    def test_renamed_and_another_of_its_name(self):
+        renaming = {"image": "a", "name": b"n"}
+        self.fails("Images", "Rename", renaming)
+        self.c.call("Images", "Delete", image="n")
+        self.c.create("a")
+        self.c.put("a", 1, b"somebody else's")
+        self.was_done_once("Images", "Rename", renaming)
+        self.assertEqual(self.c.get("a", 1), b"somebody else's")
+        self.tied()
+
+    def test_imported_and_deleted(self):
+        finish = self.upload("w")
+        self.fails("Uploads", "Finish", finish)
+        self.c.put("w", 7, b"acknowledged")
+        self.c.call("Images", "Delete", image="w")
+        self.was_done_once("Uploads", "Finish", finish)
+        self.assertEqual(self.names(), [b"a", b"b"])
+        self.tied()
+
+    def test_cloned_and_deleted(self):
+        cloning = {"image": "a", "to": {"name": b"n"}}
+        self.fails("Images", "Clone", cloning, nth=1)  # after that of a temporary file
+        self.c.call("Images", "Delete", image="n")
+        self.was_done_once("Images", "Clone", cloning)
+        self.assertEqual(self.names(), [b"a", b"b"])
+        self.tied()
+
+    def test_created_is_served(self):
+        """It has its name and its uuid."""
+        creation = {"image": "n", "total_blocks": 64, "uuid": uuid.uuid4().bytes}
+        self.fails("Images", "Create", creation)
+        self.assertEqual(self.image("n")["state"], READY)
+        reply = self.c.ask("Images", "Create", {"image": "m", "total_blocks": 64,
+                                                "uuid": creation["uuid"]})
+        self.assertEqual(reply.code, rpc.EXISTS, reply)
+        self.c.put("n", 1, b"acknowledged")
+        self.was_done_once("Images", "Create", creation)
+        self.assertEqual(self.c.get("n", 1), b"acknowledged")
+        self.tied()
+
+    def test_nothing_comes_before_it_is_settled(self):
+        deletion = {"image": "a"}
+        self.fails("Images", "Delete", deletion)
+        self.faults.fail("flush", "images/1$")
+        for method, fields in (("Create", {"image": "a", "total_blocks": 64}),
+                               ("Clone", {"image": "b", "to": {"name": b"a"}}),
+                               ("Rename", {"image": "b", "name": b"a"}),
+                               ("Delete", {"image": "b"})):
+            reply = self.c.ask("Images", method, fields)
+            self.assertEqual(reply.reason, "IO_ERROR", reply)
+            self.assertIn("an earlier Images.Delete of tenant 1", reply.message)
+        self.assertEqual(self.c.ask("Images", "Delete", deletion).reason, "OUTCOME_UNKNOWN")
+        self.c.put("b", 3, b"changes are no acts")
+        self.c.call("Images", "Create", image={"name": b"a", "tenant": 2}, total_blocks=64)
+        self.faults.clear()
+        self.assertEqual(self.rename("b", "a").code, rpc.OK)
+        self.was_done_once("Images", "Delete", deletion)
+
+    def test_settled_at_the_end(self):
+        deletion = {"image": "a"}
+        self.fails("Images", "Delete", deletion)
+        self.d.stop()
+        self.assertIn("event=doubt-settled", self.d.log())
+        self.c = self.connect(self.d.restart())
+        self.assertEqual(self.outcomes(deletion), [self.DONE])
+        self.assertEqual(self.d.log().count("event=changes-settled"), 0)
+
+    def store(self, data):
+        upload = Upload.artifact(self.c, data)
+        upload.send()
+        upload.finish()
+
+    def test_artifact_deleted_then_stored_anew(self):
+        data = b"kernel" * 10000
+        digest = hashlib.sha256(data).digest()
+        self.store(data)
+        deletion = {"sha256": digest}
+        self.fails("Artifacts", "Delete", deletion, "artifacts/1$")
+        self.store(data)
+        self.was_done_once("Artifacts", "Delete", deletion)
+        self.assertEqual([a["sha256"] for a in self.c.call("Artifacts", "List")["artifacts"]],
+                         [digest])
+
+    def test_artifact_whose_row_has_no_room(self):
+        """It is there once there is room: the call is not told that nothing was done."""
+        data = b"kernel" * 10000
+        upload = Upload.artifact(self.c, data)
+        upload.send()
+        upload.status()
+        finish = {"upload_id": upload.id, "crc32c": crc32c(data)}
+        self.fresh()
+        told = []
+        for nth in range(12):
+            finish["request_id"] = str(uuid.uuid4())
+            self.faults.strike("write", "audit.db", errno.ENOSPC, nth)
+            reply = self.c.ask("Uploads", "Finish", finish)
+            self.faults.clear()
+            told.append(reply.reason)
+            if reply.reason == "IO_ERROR":
+                self.was_done_once("Uploads", "Finish", finish)
+                self.assertEqual(len(self.c.call("Artifacts", "List")["artifacts"]), 1)
+                break
+            self.assertEqual((reply.reason, self.outcomes(finish)[1:]), ("NO_SPACE", []), nth)
+        self.assertIn("IO_ERROR", told, "no row of it was struck")
 
 
 class Sized(Names):

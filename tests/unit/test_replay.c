@@ -419,6 +419,23 @@ Test(replay, loaded_entries_count_like_others)
     spb_replay_free(replay);
 }
 
+/* Its worker has ended it, and settled it too, before the loop concludes it. */
+Test(replay, one_that_is_settled_before_its_conclusion)
+{
+    struct spb_replay *replay = table(10, 10, 10);
+    struct spb_replay_party party;
+
+    run(replay, 1, &party);
+    settle(replay, 1, SPB_FATE_DONE);
+    cr_assert_eq(party.fate, SPB_FATE_NOTHING, "it still runs");
+    party.fate = SPB_FATE_UNSETTLED;
+    settle(replay, 1, SPB_FATE_DONE);
+    cr_assert_eq(party.fate, SPB_FATE_DONE);
+    cr_assert_null(spb_replay_conclude(replay, &party, START_S));
+    expect_kept(replay, 1);
+    spb_replay_free(replay);
+}
+
 Test(replay, what_is_unsettled_stays_until_it_is_settled)
 {
     struct spb_replay *replay = table(1, 1, 10);
