@@ -79,12 +79,14 @@ class Put(Base):
     def records(self):
         return sorted((self.state / "spaceblock").glob("upload-*.json"))
 
+    def upload_id(self):
+        (record,) = self.records()
+        return bytes.fromhex(json.loads(record.read_text())["upload_id"])
+
     def durable(self):
         """How much of the one upload the daemon keeps whatever happens: all that it has taken."""
-        (record,) = self.records()
-        upload = bytes.fromhex(json.loads(record.read_text())["upload_id"])
         with self.d.connect() as c:
-            return c.call("Uploads", "Status", upload_id=upload)["durable_offset"]
+            return c.call("Uploads", "Status", upload_id=self.upload_id())["durable_offset"]
 
     def stored(self, data=None):
         """The product is there as it should be, and nothing is left of the way to it."""
@@ -150,6 +152,15 @@ class Put(Base):
         self.assertIn("reconnecting to", err)
         self.assertNotIn("beginning anew", err)
         self.assertLess(self.proxy.passed[UP], SIZE + 15 * MIB - durable + WINDOW)
+        self.stored()
+
+    def test_upload_that_is_known_no_more(self):
+        process = self.start_held(UP, 15 * MIB, *self.put, "--verbose")
+        with self.d.connect() as c:
+            c.call("Uploads", "Abort", upload_id=self.upload_id())
+        self.proxy.release()
+        _, err = self.finish(process)
+        self.assertIn("beginning anew", err)
         self.stored()
 
     def test_restarted_daemon_and_client(self):
