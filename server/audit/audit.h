@@ -76,6 +76,7 @@ struct spb_intent {
     const char *principal;
     const char *method;        /* "Params.Put" */
     const uint8_t *request_id; /* 16 bytes, or NULL */
+    const uint8_t *upload;     /* of 16 bytes, whose row is to name this call; or NULL */
     uint32_t payload_crc;
     uint32_t first_change, change_count; /* of the group's changes */
     const char *object, *before, *after; /* text, a line for each change; never NULL */

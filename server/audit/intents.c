@@ -184,6 +184,18 @@ static spb_status find_caller(struct spb_audit *audit, const struct spb_intent *
     return spb_ok();
 }
 
+/* What becomes of the call says what became of the upload. */
+static spb_status write_publishing(struct spb_audit *audit, const uint8_t *upload,
+                                   struct spb_error *err)
+{
+    sqlite3_stmt *set;
+
+    SPB_TRY(spb_db_prepare(&audit->db, SPB_SQL_PUBLISH_UPLOAD, &set, err));
+    spb_bind_bytes(set, 1, upload, 16);
+    spb_bind_number(set, 2, audit->counts.next_call);
+    return spb_db_run(&audit->db, set, "recording that an upload is published", err);
+}
+
 static spb_status write_call(struct spb_audit *audit, const struct spb_intent *intent,
                              int64_t group_id, struct caller *caller, struct spb_error *err)
 {
@@ -204,6 +216,8 @@ static spb_status write_call(struct spb_audit *audit, const struct spb_intent *i
     spb_bind_text(add, 11, intent->after);
     spb_bind_bytes(add, 12, intent->response, intent->response_size);
     SPB_TRY(spb_db_run(&audit->db, add, "recording an intent", err));
+    if (intent->upload != NULL)
+        SPB_TRY(write_publishing(audit, intent->upload, err));
     audit->counts.next_call++;
     return spb_ok();
 }

@@ -213,10 +213,16 @@ static const char views_2[] =
 static const char tables_3[] =
     "ALTER TABLE guest_rows ADD COLUMN quit_at_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE guest_rows ADD COLUMN stop_ms INTEGER NOT NULL DEFAULT 0;";
+
+/* Which image an upload's product is for, of image_rows, 0: the one of that name; and which call
+ * was the last to publish it, or to try, 0: none. */
+static const char tables_4[] =
+    "ALTER TABLE upload_rows ADD COLUMN image_id INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE upload_rows ADD COLUMN publishing_call INTEGER NOT NULL DEFAULT 0;";
 /* clang-format on */
 
 static const struct spb_schema_step steps[] = {
-    {tables_1, views_1}, {tables_2, views_2}, {tables_3, ""}};
+    {tables_1, views_1}, {tables_2, views_2}, {tables_3, ""}, {tables_4, ""}};
 
 const struct spb_schema_steps spb_schema = {steps, sizeof steps / sizeof *steps};
 

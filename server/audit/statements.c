@@ -106,14 +106,21 @@ static const char *const texts[SPB_SQL_COUNT] = {
     [SPB_SQL_LIST_UPLOADS] =
         "SELECT id, kind, owner_kind, owner_tenant, owner, tenant, image, name, product_class,"
         " priority, replaces, new_identity, sector_size, sha256, size, block_offset, block_count,"
-        " durable_offset, durable_crc, created_us, used_us FROM upload_rows"
+        " durable_offset, durable_crc, created_us, used_us, image_id FROM upload_rows"
         " ORDER BY created_us, id",
+    /* Which call published it is not the writer's to say. */
     [SPB_SQL_PUT_UPLOAD] =
         "INSERT OR REPLACE INTO upload_rows (id, kind, owner_kind, owner_tenant, owner, tenant,"
         " image, name, product_class, priority, replaces, new_identity, sector_size, sha256, size,"
-        " block_offset, block_count, durable_offset, durable_crc, created_us, used_us)"
+        " block_offset, block_count, durable_offset, durable_crc, created_us, used_us, image_id,"
+        " publishing_call)"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,"
-        " ?19, ?20, ?21)",
+        " ?19, ?20, ?21, ?22,"
+        " ifnull((SELECT publishing_call FROM upload_rows WHERE id = ?1), 0))",
+    [SPB_SQL_PUBLISH_UPLOAD] = "UPDATE upload_rows SET publishing_call = ?2 WHERE id = ?1",
+    [SPB_SQL_IS_PUBLISHED] = "SELECT coalesce(c.outcome, g.outcome) IN (1, 2) FROM upload_rows u"
+                             " CROSS JOIN calls c ON c.id = u.publishing_call"
+                             " CROSS JOIN groups g ON g.id = c.group_id WHERE u.id = ?1",
     [SPB_SQL_REMOVE_UPLOAD] = "DELETE FROM upload_rows WHERE id = ?1",
 
     [SPB_SQL_PUT_ARTIFACT] =

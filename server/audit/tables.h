@@ -50,6 +50,7 @@ struct spb_upload_row {
     char owner[SPB_AUDIT_PRINCIPAL_SIZE];
     uint16_t tenant;                 /* of the target */
     char image[SPB_AUDIT_NAME_SIZE]; /* of a product, or the one to be made; else empty */
+    int64_t image_id;                /* of a product: its row's; 0: not known, the name tells */
     uint8_t name[64];                /* of the product; the artifact's label */
     size_t name_len;
     uint16_t product_class;
@@ -74,6 +75,10 @@ SPB_MUST_USE spb_status spb_rows_put_upload(struct spb_audit *audit,
                                             struct spb_error *err);
 SPB_MUST_USE spb_status spb_rows_remove_upload(struct spb_audit *audit, const uint8_t id[16],
                                                struct spb_error *err);
+/* Whether a call that published it (spb_intent.upload) is recorded as done or completed. An outcome
+ * that is queued does not count. */
+SPB_MUST_USE spb_status spb_rows_upload_is_published(struct spb_audit *audit, const uint8_t id[16],
+                                                     bool *published, struct spb_error *err);
 
 /* ---- Artifacts ---------------------------------------------------------------------------- */
 

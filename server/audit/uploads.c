@@ -1,6 +1,7 @@
 /* Rows of uploads that can resume; see tables.h. */
 #include <string.h>
 
+#include "audit/inside.h"
 #include "audit/rows.h"
 #include "audit/tables.h"
 
@@ -37,6 +38,7 @@ static void bind_bytes(sqlite3_stmt *put, const struct spb_upload_row *row)
     spb_bind_number(put, 19, row->durable_crc);
     spb_bind_number(put, 20, row->created_us);
     spb_bind_number(put, 21, row->used_us);
+    spb_bind_number(put, 22, row->image_id);
 }
 
 static spb_status run_put(struct spb_audit *audit, struct spb_work *work, struct spb_error *err)
@@ -106,6 +108,7 @@ static void read_bytes(sqlite3_stmt *from, struct spb_upload_row *row)
     row->durable_crc = (uint32_t)sqlite3_column_int64(from, 18);
     row->created_us = sqlite3_column_int64(from, 19);
     row->used_us = sqlite3_column_int64(from, 20);
+    row->image_id = sqlite3_column_int64(from, 21);
 }
 
 struct listing {
@@ -131,4 +134,31 @@ spb_status spb_rows_uploads(struct spb_audit *audit,
     struct listing listing = {take, user};
 
     return spb_rows_each(audit, SPB_SQL_LIST_UPLOADS, "listing uploads", show, &listing, err);
+}
+
+static spb_status ask_published(struct spb_db *db, const uint8_t id[16], bool *published,
+                                struct spb_error *err)
+{
+    sqlite3_stmt *ask;
+    bool row;
+
+    *published = false;
+    SPB_TRY(spb_db_prepare(db, SPB_SQL_IS_PUBLISHED, &ask, err));
+    spb_bind_bytes(ask, 1, id, 16);
+    SPB_TRY(spb_db_next(db, ask, "looking at an upload", &row, err));
+    if (row)
+        *published = sqlite3_column_int(ask, 0) != 0;
+    (void)sqlite3_reset(ask);
+    return spb_ok();
+}
+
+spb_status spb_rows_upload_is_published(struct spb_audit *audit, const uint8_t id[16],
+                                        bool *published, struct spb_error *err)
+{
+    struct spb_db *db;
+
+    SPB_TRY(spb_reader_begin(audit, &db, err));
+    spb_status status = ask_published(db, id, published, err);
+    spb_reader_end(audit);
+    return status;
 }

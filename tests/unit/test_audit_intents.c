@@ -21,7 +21,7 @@ Test(audit, new_one_is_empty)
 {
     cr_assert_eq(audit_number(&kit, "SELECT count(*) FROM audit"), 0);
     cr_assert_eq(audit_number(&kit, "SELECT count(*) FROM images"), 0);
-    cr_assert_eq(audit_number(&kit, "PRAGMA user_version"), 3);
+    cr_assert_eq(audit_number(&kit, "PRAGMA user_version"), 4);
 }
 
 Test(audit, begun_is_durable_and_pending)

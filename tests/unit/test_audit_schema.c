@@ -231,6 +231,29 @@ Test(audit_schema, guests_of_an_earlier_release)
     spb_db_close(&db);
 }
 
+Test(audit_schema, uploads_of_an_earlier_release)
+{
+    struct spb_schema_steps three = {spb_schema.steps, 3};
+    struct spb_db db;
+    int64_t number;
+
+    (void)unlink(kit.path);
+    close(open_file(kit.path));
+    AUDIT_OK(spb_db_open(kit.path, &db, &kit.err));
+    AUDIT_OK(spb_schema_migrate(&db, &three, &kit.err));
+    AUDIT_OK(spb_db_exec(&db,
+                         "INSERT INTO upload_rows VALUES (x'01', 1, 2, 3, 'o', 4, 'a', x'70', 5, 6,"
+                         " 0, 0, 0, x'', 7, 8, 9, 10, 11, 12, 13);",
+                         "adding", &kit.err));
+    AUDIT_OK(spb_schema_migrate(&db, &spb_schema, &kit.err));
+    AUDIT_OK(spb_db_get_number(&db,
+                               "SELECT count(*) FROM upload_rows WHERE image_id = 0"
+                               " AND publishing_call = 0 AND used_us = 13;",
+                               &number, &kit.err));
+    cr_assert_eq(number, 1);
+    spb_db_close(&db);
+}
+
 Test(audit_schema, views_for_the_tool)
 {
     struct spb_image_row image = {.tenant = 3, .name = "a", .uuid = {0x12, 0x34}};

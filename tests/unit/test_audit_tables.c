@@ -151,6 +151,7 @@ static struct spb_upload_row upload(uint8_t first)
                                    .owner = "alice",
                                    .tenant = 2,
                                    .image = "img",
+                                   .image_id = INT64_MAX,
                                    .name = "pro\0duct",
                                    .name_len = 8,
                                    .product_class = UINT16_MAX,
@@ -193,6 +194,7 @@ static void check_upload(const struct spb_upload_row *a, const struct spb_upload
     cr_assert_str_eq(a->owner, b->owner);
     cr_assert_eq(a->tenant, b->tenant);
     cr_assert_str_eq(a->image, b->image);
+    cr_assert_eq(a->image_id, b->image_id);
     cr_assert_eq(memcmp(a->name, b->name, sizeof a->name), 0);
     cr_assert_eq(a->name_len, b->name_len);
     cr_assert_eq(a->product_class, b->product_class);
@@ -236,6 +238,62 @@ Test(audit_tables, uploads)
     list_uploads();
     cr_assert_eq(upload_count, 1);
     check_upload(&uploads[0], &second);
+}
+
+/* A call that publishes the upload, or begins to. */
+static struct spb_open_group *publish(const struct spb_upload_row *row)
+{
+    struct spb_intent intents[3];
+    struct spb_intent_group group = audit_group(intents, 3, 0, "", 0);
+    struct spb_open_group *open = NULL;
+
+    intents[1].upload = row->id;
+    AUDIT_OK(spb_audit_begin(kit.audit, &group, &open, &kit.err));
+    return open;
+}
+
+static bool is_published(const struct spb_upload_row *row)
+{
+    bool published;
+
+    AUDIT_OK(spb_rows_upload_is_published(kit.audit, row->id, &published, &kit.err));
+    return published;
+}
+
+Test(audit_tables, published_uploads)
+{
+    struct spb_upload_row first = upload(1), second = upload(9);
+
+    cr_assert_not(is_published(&first), "it has no row");
+    AUDIT_OK(spb_rows_put_upload(kit.audit, &first, &kit.err));
+    AUDIT_OK(spb_rows_put_upload(kit.audit, &second, &kit.err));
+    cr_assert_not(is_published(&first));
+    spb_audit_end(publish(&first), SPB_OUTCOME_NOT_DONE, NULL, 0);
+    AUDIT_OK(spb_audit_flush(kit.audit, &kit.err));
+    cr_assert_not(is_published(&first));
+    struct spb_open_group *open = publish(&first);
+    cr_assert_not(is_published(&first));
+    AUDIT_OK(spb_rows_put_upload(kit.audit, &first, &kit.err));
+    spb_audit_end(open, SPB_OUTCOME_DONE, NULL, 0);
+    audit_kit_reopen(&kit);
+    cr_assert(is_published(&first), "a write of its row forgot the call");
+    cr_assert_not(is_published(&second));
+}
+
+/* What a call became of one by one counts, where that differs from its group's. */
+Test(audit_tables, upload_published_by_a_settled_call)
+{
+    static const enum spb_outcome outcomes[] = {SPB_OUTCOME_NOT_DONE, SPB_OUTCOME_COMPLETED,
+                                                SPB_OUTCOME_NOT_DONE};
+    struct spb_upload_row row = upload(1);
+    struct spb_pending_group *group = NULL;
+
+    AUDIT_OK(spb_rows_put_upload(kit.audit, &row, &kit.err));
+    spb_audit_abandon(publish(&row));
+    AUDIT_OK(spb_audit_find_open(kit.audit, 0, &group, &kit.err));
+    AUDIT_OK(spb_audit_settle(kit.audit, group, outcomes, &kit.err));
+    spb_pending_group_free(group);
+    cr_assert(is_published(&row));
 }
 
 Test(audit_tables, bad_upload)
