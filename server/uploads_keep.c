@@ -155,7 +155,8 @@ spb_status spb_uploads_load(struct spb_daemon *daemon, struct spb_error *err)
 bool spb_upload_is_to(const struct spb_upload *upload, const struct spb_image *image)
 {
     return upload->row.kind == SPB_UPLOAD_PRODUCT && upload->row.tenant == image->tenant &&
-           strcmp(upload->row.image, image->name) == 0;
+           strcmp(upload->row.image, image->name) == 0 &&
+           (upload->row.image_id == 0 || upload->row.image_id == image->row.id);
 }
 
 void spb_uploads_settle(struct spb_uploads *uploads)
@@ -168,7 +169,7 @@ void spb_uploads_settle(struct spb_uploads *uploads)
             continue;
         struct spb_image *image =
             spb_registry_find(daemon->registry, u->row.tenant, u->row.image, strlen(u->row.image));
-        u->doomed = image == NULL;
+        u->doomed = image == NULL || !spb_upload_is_to(u, image);
         if (image != NULL)
             spb_image_unref(image);
     }
@@ -249,18 +250,30 @@ static void park(struct spb_upload *upload)
     upload->ops->release(upload, upload->has_row);
 }
 
+static void forget_left(struct spb_uploads *uploads)
+{
+    struct spb_upload_left *left;
+
+    while ((left = uploads->left) != NULL) {
+        uploads->left = left->next;
+        free(left);
+    }
+}
+
 void spb_uploads_free(struct spb_uploads *uploads)
 {
     struct spb_upload *upload;
 
     if (uploads == NULL)
         return;
+    spb_uploads_remove_left(uploads);
     while ((upload = uploads->first) != NULL) {
         park(upload);
         uploads->first = upload->next;
         upload->listed = false;
         spb_upload_unref(upload);
     }
+    forget_left(uploads);
     (void)pthread_cond_destroy(&uploads->synced);
     (void)pthread_mutex_destroy(&uploads->lock);
     free(uploads);

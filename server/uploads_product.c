@@ -19,6 +19,7 @@ static spb_status reserve(struct spb_upload *upload, struct spb_volume *volume,
                         upload->image_text, (int)row->name_len, (const char *)row->name);
     SPB_TRY(spb_reservation_new(volume, row->size, &upload->reservation, err));
     spb_reservation_extent(upload->reservation, &row->block_offset, &row->block_count);
+    row->image_id = upload->image->row.id;
     return spb_ok();
 }
 

@@ -64,6 +64,7 @@ spb_status spb_upload_keep(struct spb_upload *upload, struct spb_error *err)
     upload->row_used_ns = used_ns;
     upload->durable_offset = upload->row.durable_offset;
     spb_uploads_unlock(upload->table);
+    spb_uploads_remove_left(upload->table);
     return spb_ok();
 }
 
@@ -130,17 +131,59 @@ static bool begin_end(struct spb_upload *upload)
     return mine;
 }
 
-/* A row that stays is met again at the next start, and ends then: its file or extent is gone, or it
- * expires. */
+static void link_left(struct spb_uploads *uploads, struct spb_upload_left *left)
+{
+    spb_uploads_lock(uploads);
+    left->next = uploads->left;
+    uploads->left = left;
+    spb_uploads_unlock(uploads);
+}
+
+static struct spb_upload_left *take_left(struct spb_uploads *uploads)
+{
+    spb_uploads_lock(uploads);
+    struct spb_upload_left *left = uploads->left;
+    if (left != NULL)
+        uploads->left = left->next;
+    spb_uploads_unlock(uploads);
+    return left;
+}
+
+void spb_uploads_remove_left(struct spb_uploads *uploads)
+{
+    struct spb_upload_left *left;
+
+    while ((left = take_left(uploads)) != NULL) {
+        if (!spb_is_ok(spb_rows_remove_upload(uploads->daemon->audit, left->id, NULL))) {
+            link_left(uploads, left);
+            return;
+        }
+        free(left);
+    }
+}
+
+/*
+ * A row that stays is tried again when another one was written or removed, and at the end. Should
+ * the daemon die before, the next start meets it, and ends it where it can tell: its file is gone,
+ * its image is another, it was published, its extent is taken, or it expires.
+ */
 static void remove_row(struct spb_upload *upload)
 {
     struct spb_error err;
 
     if (!upload->has_row)
         return;
-    if (!spb_is_ok(spb_rows_remove_upload(daemon_of(upload)->audit, upload->row.id, &err)))
-        spb_upload_log(upload, SPB_LOG_ERROR, "upload-row-left", err.text);
     upload->has_row = false;
+    if (spb_is_ok(spb_rows_remove_upload(daemon_of(upload)->audit, upload->row.id, &err))) {
+        spb_uploads_remove_left(upload->table);
+        return;
+    }
+    spb_upload_log(upload, SPB_LOG_ERROR, "upload-row-left", err.text);
+    struct spb_upload_left *left = malloc(sizeof(*left));
+    if (left == NULL)
+        return;
+    memcpy(left->id, upload->row.id, sizeof(left->id));
+    link_left(upload->table, left);
 }
 
 /* How a sync ends is nothing to what ends. */

@@ -455,6 +455,90 @@ class Sized(Names):
         self.tied()
 
 
+class Uploaded(Names):
+    """Rows of uploads that could not be removed: what ended stays so."""
+
+    def begin(self, data, image, **more):
+        upload = Upload.product(self.c, data, image, **more)
+        upload.send()
+        upload.status()
+        self.anew(upload)
+        upload.resume()
+        return upload
+
+    def anew(self, upload, kill=False):
+        if kill:
+            self.d.kill9()
+            self.c = self.connect(self.d.restart())
+        else:
+            self.fresh()
+        upload.c = self.c
+
+    def row_stays(self, act, *args, **fields):
+        """The second commit fails: the one that removes the row."""
+        before = self.d.log().count("upload-row-left")
+        self.faults.strike("flush", "audit.db", errno.EIO, 1)
+        act(*args, **fields)
+        self.eventually(lambda: self.d.log().count("upload-row-left") > before,
+                        "the row was removed")
+        self.faults.clear()
+
+    def ended(self, upload):
+        for method in ("Status", "Finish", "Abort"):
+            reply = upload.ask(method, **({"crc32c": crc32c(upload.data)} if method == "Finish"
+                                          else {}))
+            self.assertEqual(reply.code, rpc.NOT_FOUND, (method, reply))
+
+    def gone(self, upload, image="v"):
+        """It ended, with what it held."""
+        self.ended(upload)
+        self.assertEqual(self.c.call("DataProducts", "List", image=image)["products"], [])
+
+    def test_image_of_a_name_given_anew(self):
+        data = b"of another image"
+        for method, fields in (("Delete", {}), ("Rename", {"name": b"t"})):
+            for kill in (True, False):
+                with self.subTest(method=method, kill=kill):
+                    self.c.create("v", blocks=200)
+                    free = self.c.call("Images", "Inspect", image="v")["free_blocks"]
+                    upload = self.begin(data, "v")
+                    self.row_stays(self.c.call, "Images", method, image="v", **fields)
+                    self.ended(upload)
+                    self.c.create("v", blocks=200)
+                    self.anew(upload, kill)
+                    self.gone(upload)
+                    self.assertEqual(
+                        self.c.call("Images", "Inspect", image="v")["free_blocks"], free)
+                    self.c.call("Images", "Delete", image="v")
+                    if method == "Rename":
+                        self.c.call("Images", "Delete", image="t")
+        self.d.stop()
+        self.assertEqual(self.rows(), 0)
+
+    def test_removed_once_it_can_be(self):
+        """At an orderly end, or with the row of another one."""
+        for kill in (False, True):
+            self.c.create("v", blocks=200)
+            self.begin(b"x", "v")
+            self.row_stays(self.c.call, "Images", "Delete", image="v")
+            if kill:
+                Upload.artifact(self.c, b"another").abort()
+                self.d.kill9()
+            else:
+                self.d.stop()
+            self.assertEqual(self.rows(), 0)
+            self.c = self.connect(self.d.restart())
+
+    def test_goes_on_in_its_image(self):
+        """The image of that name is the same, over a crash too."""
+        for kill in (True, False):
+            upload = self.begin(b"of this image", "b", name=b"q%d" % kill)
+            self.anew(upload, kill)
+            upload.resume()
+            upload.finish()
+            self.assertEqual(self.c.product("b", b"q%d" % kill), b"of this image")
+
+
 class Unserved(Names):
     def test_the_reason_names_no_path(self):
         """Where an image lies on the host is none of its clients'."""
