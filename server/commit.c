@@ -9,6 +9,7 @@
 #include "image.h"
 #include "metrics.h"
 #include "repeat.h"
+#include "uploads.h"
 #include "watch.h"
 
 /* What the audit gets of a group. */
@@ -58,6 +59,7 @@ static void fill_intents(struct record *record, struct spb_call *calls)
             .principal = call->principal.name,
             .method = spb_repeat_method_text(repeats, call->method),
             .request_id = call->has_request_id ? call->request_id : NULL,
+            .upload = call->upload != NULL ? call->upload->row.id : NULL,
             .payload_crc = call->payload_crc,
             .first_change = call->first_change,
             .change_count = call->change_count,

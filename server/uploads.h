@@ -6,7 +6,8 @@
  * (audit/tables.h), so that it outlives the daemon: rows are loaded at the start, those of products
  * lie dormant until their image is opened and its extent reserved anew, and each goes on at its
  * durable offset once the bytes before that have been read and compared. A row is durable before
- * Start is answered, and its removal before what it held is given back.
+ * Start is answered, and its removal before what it held is given back; where that fails the row
+ * tells that it has ended by its image's number, or by the call that published it.
  *
  * Threads. Everything that touches an upload's bytes, row or reservation runs on the upload's own
  * strand; that of a product within a hold on its image, but for the publishing turn of the image's
@@ -216,7 +217,8 @@ SPB_MUST_USE spb_status spb_uploads_load(struct spb_daemon *daemon, struct spb_e
 void spb_uploads_settle(struct spb_uploads *uploads);
 /*
  * The image was opened and takes changes: reserves anew for its dormant uploads, the newest first,
- * and ends those whose extent a product or another upload has. With the image to oneself. Blocks.
+ * and ends those that were published, or whose extent a product or another upload has. With the
+ * image to oneself. Blocks.
  */
 void spb_uploads_attach(struct spb_uploads *uploads, struct spb_image *image);
 /* The image's medium failed: its uploads end, each on its strand. Any thread. */

@@ -211,6 +211,19 @@ static void adopt(struct spb_upload *upload, struct spb_image *image,
         spb_reservation_free(reservation);
 }
 
+/* What was open of the image is settled: a Finish that was cut short has its outcome. */
+static spb_status reserve_again(const struct spb_upload *upload, const struct spb_image *image,
+                                struct spb_reservation **reservation, struct spb_error *err)
+{
+    bool published = false;
+
+    SPB_TRY(spb_rows_upload_is_published(image->daemon->audit, upload->row.id, &published, err));
+    if (published)
+        return spb_fail(err, SPB_EXISTS, "it was published");
+    return spb_reservation_new_extent(image->volume, upload->row.block_offset,
+                                      upload->row.block_count, reservation, err);
+}
+
 void spb_uploads_attach(struct spb_uploads *uploads, struct spb_image *image)
 {
     struct spb_upload *upload;
@@ -219,8 +232,7 @@ void spb_uploads_attach(struct spb_uploads *uploads, struct spb_image *image)
         struct spb_reservation *reservation = NULL;
         struct spb_error err;
 
-        spb_status status = spb_reservation_new_extent(image->volume, upload->row.block_offset,
-                                                       upload->row.block_count, &reservation, &err);
+        spb_status status = reserve_again(upload, image, &reservation, &err);
         if (spb_is_ok(status)) {
             adopt(upload, image, reservation);
         } else {

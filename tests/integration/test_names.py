@@ -538,6 +538,60 @@ class Uploaded(Names):
             upload.finish()
             self.assertEqual(self.c.product("b", b"q%d" % kill), b"of this image")
 
+    def test_finished_and_its_product_deleted(self):
+        for data in (b"", b"published"):
+            for kill in (True, False):
+                with self.subTest(size=len(data), kill=kill):
+                    upload = self.begin(data, "b")
+                    self.row_stays(upload.finish)
+                    self.c.call("DataProducts", "Delete", image="b", name=b"p")
+                    self.anew(upload, kill)
+                    self.gone(upload, "b")
+
+    def test_finish_that_was_killed(self):
+        """At each write to the audit: it was done and is at its end, or can be done."""
+        ended = 0
+        for nth in range(10):
+            for data in (b"", b"x"):
+                with self.subTest(nth=nth, size=len(data)):
+                    ended += self.killed_finish(nth, data)
+        self.assertGreater(ended, 3)
+
+    def killed_finish(self, nth, data):
+        upload = self.begin(data, "b", replace=True)
+        self.faults.kill("write", "audit.db", nth)
+        try:
+            upload.ask("Finish", crc32c=crc32c(data))
+        except rpc.Closed:
+            pass
+        self.faults.clear()
+        self.anew(upload, kill=True)
+        names = [p["name"] for p in self.c.call("DataProducts", "List", image="b")["products"]]
+        if names:
+            self.gone_but_product(upload)
+        else:
+            upload.resume()
+            upload.finish()
+        self.assertEqual(self.c.product("b", b"p"), data)
+        self.c.call("DataProducts", "Delete", image="b", name=b"p")
+        return bool(names)
+
+    def gone_but_product(self, upload):
+        self.c.upload("b", b"p", b"newer", replace=True)
+        self.ended(upload)
+        self.assertEqual(self.c.product("b", b"p"), b"newer")
+        self.c.upload("b", b"p", upload.data, replace=True)
+
+    def test_failed_finish_leaves_it_open(self):
+        """One that was never published goes on after a crash, whatever was tried."""
+        upload = self.begin(b"", "b")
+        self.c.upload("b", b"p", b"in the way")
+        self.assertEqual(upload.ask("Finish", crc32c=0).code, rpc.EXISTS)
+        self.anew(upload, kill=True)
+        self.c.call("DataProducts", "Delete", image="b", name=b"p")
+        upload.finish()
+        self.assertEqual(self.c.product("b", b"p"), b"")
+
 
 class Unserved(Names):
     def test_the_reason_names_no_path(self):
