@@ -138,20 +138,18 @@ static void end_created(struct spb_call *call, const char *why, PB_ErrorReason r
     spb_call_set_fault(call, reason, "guest %s was made, but: %.400s", call->guest->text, text);
 }
 
-void spb_guest_start_ended(struct spb_call *call, struct spb_guest *guest,
-                           const struct spb_error *failed, PB_ErrorReason reason)
+void spb_guest_start_ended(struct spb_call *call, const struct spb_error *failed,
+                           PB_ErrorReason reason, bool decided)
 {
     bool is_create = strcmp(call->method->name, "Create") == 0;
 
-    (void)guest;
     if (failed == NULL) {
         spb_act_end(call, set_shown(call), true);
     } else if (is_create) {
         end_created(call, failed->text, reason);
     } else {
         spb_call_set_fault(call, reason, "%s", failed->text);
-        /* Where the daemon ends in between, its next start finds out. */
-        spb_act_end(call, false, reason == PB_REASON(DRAINING));
+        spb_act_end(call, false, decided);
     }
     spb_call_send(call);
 }
@@ -165,7 +163,7 @@ static void run_start(struct spb_task *task)
 {
     struct spb_call *call = spb_call_of_task(task);
     struct spb_guest_view view = spb_guest_look(call->guest);
-    bool runs = view.life.state == SPB_LIFE_RUNNING;
+    bool runs = view.life.state == SPB_LIFE_RUNNING && !atomic_load(&call->guest->is_behind);
     struct spb_refusal_to_start why;
     struct spb_error err;
 
@@ -241,7 +239,7 @@ static spb_status make_guest(struct spb_call *call, const ProtobufCBinaryData *p
 
 static void let_live(void *user)
 {
-    ((struct spb_guest *)user)->is_deleted = false;
+    spb_drive_let_live(user);
 }
 
 static spb_status add_row(struct spb_call *call, const ProtobufCBinaryData *packed,
@@ -518,7 +516,7 @@ void spb_guest_end_came(struct spb_call *call, struct spb_guest *guest, bool giv
         spb_call_to_workers(call, run_delete_now);
         return;
     }
-    guest->is_deleted = false;
+    spb_drive_let_live(guest);
     spb_call_set_fault(call, PB_REASON(DRAINING),
                        "the server is shutting down: guest %s was killed, and not deleted",
                        guest->text);

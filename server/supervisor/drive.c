@@ -15,6 +15,9 @@
 #include "supervisor/work.h"
 
 #define MIB (UINT64_C(1024) * 1024)
+/* What failed is tried again after so long, then doubled. */
+#define RETRY_NS SPB_NS_PER_S
+#define RETRY_MAX_NS (16 * SPB_NS_PER_S)
 
 static struct spb_supervisor *supervisor_of(const struct spb_guest *guest)
 {
@@ -29,10 +32,39 @@ struct recording {
     struct spb_post post;
     struct spb_guest *guest; /* a reference */
     struct spb_guest_row row;
+    struct spb_error failure; /* code SPB_OK: none */
 };
 
 static void record(struct spb_guest *guest);
 static void answer_started(struct spb_guest *guest);
+static void answer_unrecorded(struct spb_guest *guest, const struct spb_error *why);
+static void answer_ended(struct spb_guest *guest, bool given_up);
+
+/* What is shown holds all the same. It is written with the next change, or after a while, or when
+ * the daemon ends: a row that says what is no more would make the next daemon start it again. */
+static void note_unrecorded(struct spb_guest *guest, const struct spb_error *why)
+{
+    if (guest->record_wait_ns == 0)
+        spb_log(&guest->daemon->log, SPB_LOG_ERROR, "guest-not-recorded",
+                SPB_TEXT("guest", guest->text), SPB_TEXT("reason", why->text));
+    guest->is_dirty = true;
+    guest->record_wait_ns = spb_drive_longer_ns(guest->record_wait_ns);
+    guest->record_at_ns = spb_now_ns() + guest->record_wait_ns;
+    spb_supervisor_activate(supervisor_of(guest), guest);
+    answer_unrecorded(guest, why);
+}
+
+static void note_recorded(struct spb_guest *guest, uint64_t version)
+{
+    guest->recorded_version = version;
+    if (guest->record_wait_ns != 0)
+        spb_log(&guest->daemon->log, SPB_LOG_INFO, "guest-recorded",
+                SPB_TEXT("guest", guest->text));
+    guest->record_wait_ns = 0;
+    if (guest->is_dirty)
+        record(guest);
+    answer_started(guest);
+}
 
 static void recorded(struct spb_post *post)
 {
@@ -41,11 +73,12 @@ static void recorded(struct spb_post *post)
 
     spb_supervisor_work_done(supervisor_of(guest));
     guest->is_recording = false;
-    guest->recorded_version = recording->row.version;
+    if (recording->failure.code == SPB_OK)
+        note_recorded(guest, recording->row.version);
+    else
+        note_unrecorded(guest, &recording->failure);
+    atomic_store(&guest->is_behind, guest->is_recording || guest->is_dirty);
     free(recording);
-    if (guest->is_dirty)
-        record(guest);
-    answer_started(guest);
     spb_guest_unref(guest);
 }
 
@@ -55,25 +88,26 @@ static void run_recording(struct spb_task *task)
     struct spb_guest *guest = recording->guest;
     struct spb_error err;
 
-    /* It is in force all the same; the next change is written with it. */
     if (!spb_is_ok(spb_rows_set_guest(guest->daemon->audit, &recording->row, &err)))
-        spb_log(&guest->daemon->log, SPB_LOG_ERROR, "guest-not-recorded",
-                SPB_TEXT("guest", guest->text), SPB_TEXT("reason", err.text));
+        recording->failure = err;
     (void)spb_supervisor_post(supervisor_of(guest), &recording->post);
 }
 
-/* One at a time; what changes meanwhile follows as one more. */
+/* One at a time; what changes meanwhile follows as one more. That of one which is about to be
+ * deleted is kept for the case that it stays. */
 static void record(struct spb_guest *guest)
 {
     struct recording *recording;
+    struct spb_error err;
 
-    guest->is_dirty = guest->is_recording;
-    if (guest->is_recording || guest->is_deleted)
+    guest->record_at_ns = 0;
+    guest->is_dirty = guest->is_recording || guest->is_deleted;
+    if (guest->is_dirty)
         return;
     recording = calloc(1, sizeof(*recording));
     if (recording == NULL) {
-        spb_log(&guest->daemon->log, SPB_LOG_ERROR, "guest-not-recorded",
-                SPB_TEXT("guest", guest->text), SPB_TEXT("reason", "out of memory"));
+        (void)spb_fail_memory(&err, "recording a guest");
+        note_unrecorded(guest, &err);
         return;
     }
     recording->task.run = run_recording;
@@ -83,6 +117,20 @@ static void record(struct spb_guest *guest)
     spb_guest_row(guest, &recording->row);
     guest->is_recording = true;
     spb_supervisor_work(supervisor_of(guest), SPB_LANE_COMMIT, &recording->task);
+}
+
+void spb_drive_record_rest(struct spb_guest *guest)
+{
+    answer_ended(guest, true);
+    if (guest->is_dirty && !guest->is_recording)
+        record(guest);
+}
+
+void spb_drive_let_live(struct spb_guest *guest)
+{
+    guest->is_deleted = false;
+    if (guest->is_dirty && !guest->is_recording)
+        record(guest);
 }
 
 /* ---- Calls that wait ---------------------------------------------------------------------- */
@@ -95,16 +143,41 @@ static struct spb_call *take_all(struct spb_call **list)
     return first;
 }
 
-/* It runs: its calls are answered once that is durable, for a crash must not make it untrue. By
- * then it may have ended. */
-static void answer_started(struct spb_guest *guest)
+/* err: NULL: it runs. */
+static void end_started(struct spb_guest *guest, const struct spb_error *err, PB_ErrorReason reason,
+                        bool decided)
 {
-    if (guest->recorded_version < guest->started_version)
-        return;
     for (struct spb_call *call = take_all(&guest->started), *next; call != NULL; call = next) {
         next = call->next;
-        spb_guest_start_ended(call, guest, NULL, PB_REASON(UNSPECIFIED));
+        spb_guest_start_ended(call, err, reason, decided);
     }
+}
+
+/* It runs: its calls are answered once that is durable, for a crash must not make it untrue. By
+ * then it may have ended. Of one that is being deleted nothing is recorded any more. */
+static void answer_started(struct spb_guest *guest)
+{
+    struct spb_error err;
+
+    if (guest->is_deleted) {
+        (void)spb_fail(&err, SPB_REMOTE, "guest %s was started, and then deleted", guest->text);
+        end_started(guest, &err, PB_REASON(NOT_FOUND), false);
+    } else if (guest->recorded_version >= guest->started_version) {
+        end_started(guest, NULL, PB_REASON(UNSPECIFIED), true);
+    }
+}
+
+static void answer_unrecorded(struct spb_guest *guest, const struct spb_error *why)
+{
+    struct spb_error err;
+
+    if (guest->is_deleted) {
+        answer_started(guest);
+        return;
+    }
+    (void)spb_fail(&err, why->code, "guest %s was started, and that is not recorded: %.300s",
+                   guest->text, why->text);
+    end_started(guest, &err, spb_reason_of(why->code), true);
 }
 
 static void note_started(struct spb_guest *guest)
@@ -114,6 +187,8 @@ static void note_started(struct spb_guest *guest)
     while (*end != NULL)
         end = &(*end)->next;
     *end = take_all(&guest->starters);
+    if (guest->is_dirty && !guest->is_recording)
+        record(guest);
     guest->started_version = guest->is_recording ? guest->version : guest->recorded_version;
     answer_started(guest);
 }
@@ -127,7 +202,8 @@ static void answer_not_started(struct spb_guest *guest, const char *text, PB_Err
                    text);
     for (struct spb_call *call = take_all(&guest->starters), *next; call != NULL; call = next) {
         next = call->next;
-        spb_guest_start_ended(call, guest, &err, reason);
+        /* Where the daemon ends in between, its next start finds out. */
+        spb_guest_start_ended(call, &err, reason, reason == PB_REASON(DRAINING));
     }
 }
 
@@ -248,6 +324,7 @@ void spb_drive_step(struct spb_guest *guest, struct spb_life_input *input)
     spb_supervisor_activate(supervisor_of(guest), guest);
     if ((actions & SPB_DO_RECORD) != 0 || before != guest->life.state) {
         log_state(guest, before);
+        atomic_store(&guest->is_behind, true);
         spb_guest_publish(guest);
         record(guest);
     }
@@ -266,13 +343,24 @@ void spb_drive_tell(struct spb_guest *guest, enum spb_life_event what, const cha
 
 /* ---- Time --------------------------------------------------------------------------------- */
 
+int64_t spb_drive_longer_ns(int64_t wait_ns)
+{
+    if (wait_ns == 0)
+        return RETRY_NS;
+    return wait_ns * 2 > RETRY_MAX_NS ? RETRY_MAX_NS : wait_ns * 2;
+}
+
 int64_t spb_drive_next_ns(const struct spb_guest *guest)
 {
-    int64_t life = spb_life_next_ns(&guest->life), session = spb_session_next_ns(guest);
+    const int64_t times[] = {spb_life_next_ns(&guest->life), spb_session_next_ns(guest),
+                             guest->record_at_ns};
+    int64_t next = 0;
 
-    if (life == 0 || session == 0)
-        return life == 0 ? session : life;
-    return life < session ? life : session;
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        if (times[i] != 0 && (next == 0 || times[i] < next))
+            next = times[i];
+    }
+    return next;
 }
 
 void spb_drive_time(struct spb_guest *guest, int64_t now_ns)
@@ -281,8 +369,12 @@ void spb_drive_time(struct spb_guest *guest, int64_t now_ns)
 
     if (session != 0 && session <= now_ns)
         spb_session_time(guest, now_ns);
-    if (life != 0 && life <= now_ns && !spb_supervisor_is_ending(supervisor_of(guest)))
+    if (spb_supervisor_is_ending(supervisor_of(guest)))
+        return;
+    if (life != 0 && life <= now_ns)
         spb_drive_tell(guest, SPB_LIFE_TIME, NULL);
+    if (guest->record_at_ns != 0 && guest->record_at_ns <= now_ns)
+        record(guest);
 }
 
 /* ---- Starts and the daemon's end ---------------------------------------------------------- */
@@ -346,6 +438,7 @@ void spb_drive_let_go(struct spb_guest *guest)
         atomic_fetch_sub(&guest->daemon->guests->adopting, 1);
     guest->started_version = 0; /* what could be recorded is */
     answer_started(guest);
+    guest->is_dirty = false;
     answer_not_started(guest, "the server is shutting down", PB_REASON(DRAINING));
     answer_ended(guest, true);
     spb_session_let_go(guest);

@@ -17,7 +17,16 @@ void spb_drive_tell(struct spb_guest *guest, enum spb_life_event what, const cha
 int64_t spb_drive_next_ns(const struct spb_guest *guest);
 void spb_drive_time(struct spb_guest *guest, int64_t now_ns);
 
-/* The daemon ends: lets go of QEMU, which goes on. Calls that wait are answered so. */
+/* How long to wait until what failed is tried again, after so long the time before; 0: none. */
+int64_t spb_drive_longer_ns(int64_t wait_ns);
+
+/* It was to be deleted, and stays. */
+void spb_drive_let_live(struct spb_guest *guest);
+
+/* The daemon ends, and guests do not before: calls that wait for that are answered so, and what
+ * could not be recorded is once more. */
+void spb_drive_record_rest(struct spb_guest *guest);
+/* Last: lets go of QEMU, which goes on. Calls that wait are answered so. */
 void spb_drive_let_go(struct spb_guest *guest);
 
 /* Why a guest cannot be started. */
@@ -34,9 +43,9 @@ bool spb_drive_start(struct spb_guest *guest, struct spb_call *call,
                      struct spb_refusal_to_start *why);
 
 /* How a call that was waiting goes on; in services/guest_acts.c. failed: why it does not run; NULL:
- * it does. */
-void spb_guest_start_ended(struct spb_call *call, struct spb_guest *guest,
-                           const struct spb_error *failed, PB_ErrorReason reason);
+ * it does. decided: perhaps it does all the same, which the daemon's next start finds out. */
+void spb_guest_start_ended(struct spb_call *call, const struct spb_error *failed,
+                           PB_ErrorReason reason, bool decided);
 /* given_up: the daemon ends before the guest has. */
 void spb_guest_end_came(struct spb_call *call, struct spb_guest *guest, bool given_up);
 

@@ -136,6 +136,7 @@ spb_status spb_guest_new(struct spb_daemon *daemon, const struct spb_guest_seed 
     guest->config = config;
     guest->news.run = tell_waits;
     atomic_init(&guest->refs, 1);
+    atomic_init(&guest->is_behind, false);
     (void)pthread_mutex_init(&guest->lock, NULL);
     struct spb_life_rules rules = spb_guest_rules(guest);
     spb_life_init(&guest->life, &rules);

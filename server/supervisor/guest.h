@@ -56,13 +56,16 @@ struct spb_guest {
     bool is_active; /* in the list of those that have QEMUs or times to come */
     struct spb_guest *next_active, *next_queued;
     bool is_deleted;             /* or about to be: it is not started any more */
-    bool is_recording, is_dirty; /* a row is being written; and is old already */
+    bool is_recording, is_dirty; /* a row is being written; one is to be, once it can be */
     PB_ErrorReason failure;      /* of the last start; the text is the life's */
     struct spb_call *starters;   /* calls that wait until it runs, or does not; by next */
     struct spb_call *started;    /* those that it ran for: until that is recorded */
     uint64_t started_version, recorded_version;
-    struct spb_call *enders; /* until it has ended */
-    struct spb_task work;    /* preparing or releasing */
+    int64_t record_at_ns, record_wait_ns; /* when it is tried again, after what; 0: not */
+    struct spb_call *enders;              /* until it has ended */
+    struct spb_task work;                 /* preparing or releasing */
+
+    atomic_bool is_behind; /* its row may be, of what is shown; any thread */
 
     pthread_mutex_t lock; /* over all below */
     struct spb_guest_view view;

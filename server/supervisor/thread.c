@@ -180,8 +180,7 @@ void spb_supervisor_activate(struct spb_supervisor *supervisor, struct spb_guest
 
 static bool has_time(const struct spb_guest *guest)
 {
-    return guest->run != NULL || spb_life_is_busy(&guest->life) ||
-           spb_life_next_ns(&guest->life) != 0;
+    return guest->run != NULL || spb_life_is_busy(&guest->life) || spb_drive_next_ns(guest) != 0;
 }
 
 /* Lets go of those that rest; the earliest time of the others, 0 where there is none. */
@@ -366,6 +365,12 @@ static void let_go(struct spb_supervisor *supervisor)
     sweep(supervisor);
 }
 
+static void record_rest(struct spb_supervisor *supervisor)
+{
+    for (struct spb_guest *guest = supervisor->active; guest != NULL; guest = guest->next_active)
+        spb_drive_record_rest(guest);
+}
+
 static void close_posts(struct spb_supervisor *supervisor)
 {
     (void)pthread_mutex_lock(&supervisor->lock);
@@ -383,6 +388,9 @@ static void *work(void *user)
     int64_t until_ns = spb_now_ns() + ENDING_NS;
     end_ephemeral(supervisor);
     while (has_to_stay(supervisor) && (supervisor->working > 0 || spb_now_ns() < until_ns))
+        take_turn(supervisor);
+    record_rest(supervisor);
+    while (supervisor->working > 0)
         take_turn(supervisor);
     close_posts(supervisor);
     let_go(supervisor);

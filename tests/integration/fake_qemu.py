@@ -17,6 +17,7 @@ What it does is told by words in -append:
   untraced           its trace events are not those that are asked for
   writes             has written to its first disk
   full=COUNT         its disk is full at once, and so many times when it is to go on
+SIGUSR1 makes it tell of a disk that failed.
 """
 import fcntl
 import json
@@ -179,6 +180,9 @@ class Fake:
 
     # ---- The guest
 
+    def tell_failure(self, *unused):
+        self.event("BLOCK_IO_ERROR", action="stop", reason=f"the clock is {time.monotonic()}")
+
     def trace(self, event, text):
         if f"{event}*" in self.options.get("trace", []) and "untraced" not in self.words:
             print(event, text, file=sys.stderr, flush=True)
@@ -240,5 +244,6 @@ class Fake:
 
 if __name__ == "__main__":
     fake = Fake(sys.argv[1:])
+    signal.signal(signal.SIGUSR1, fake.tell_failure)
     fake.start()
     fake.serve()
