@@ -27,7 +27,7 @@ struct spb_spawn {
     char *const *argv;
     int stderr_fd;   /* what the child has as 2; -1: /dev/null, as are 0 and 1 */
     int cgroup_fd;   /* cgroup.procs of its cgroup (spb_leaf_procs); -1: the caller's cgroup */
-    uint32_t nofile; /* RLIMIT_NOFILE, both; 0: the caller's */
+    uint32_t nofile; /* RLIMIT_NOFILE, both, or the caller's hard one if that is less; 0: as is */
     int nice;        /* 0 to 19, added */
     bool dies_with_caller; /* SIGKILL once the thread that calls this has ended */
 };

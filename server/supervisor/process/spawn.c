@@ -27,13 +27,24 @@
 struct failure {
     int step; /* of steps below */
     int number;
+    unsigned long long asked, found; /* of a limit: what it was to be, and how high it may be */
 };
 
-enum { STEP_SESSION, STEP_PARENT, STEP_CGROUP, STEP_LIMITS, STEP_FILES, STEP_EXECUTE };
+enum {
+    STEP_SESSION,
+    STEP_PARENT,
+    STEP_CGROUP,
+    STEP_CORES,
+    STEP_NOFILE,
+    STEP_NICE,
+    STEP_FILES,
+    STEP_EXECUTE,
+};
 
 static const char *const step_words[] = {
     [STEP_SESSION] = "beginning a session",     [STEP_PARENT] = "binding it to its parent",
-    [STEP_CGROUP] = "entering its cgroup",      [STEP_LIMITS] = "setting its limits",
+    [STEP_CGROUP] = "entering its cgroup",      [STEP_CORES] = "its limit of core dumps",
+    [STEP_NOFILE] = "its limit of open files",  [STEP_NICE] = "lowering its priority",
     [STEP_FILES] = "giving it its descriptors", [STEP_EXECUTE] = "executing it",
 };
 
@@ -49,12 +60,17 @@ struct plan {
 
 static char *const child_environment[] = {(char[]){"PATH=" USUAL_PATH}, (char[]){"LC_ALL=C"}, NULL};
 
+static _Noreturn void report(const struct plan *plan, const struct failure *failure)
+{
+    (void)!write(plan->report_fd, failure, sizeof(*failure));
+    _exit(127);
+}
+
 static _Noreturn void give_up(const struct plan *plan, int step)
 {
     struct failure failure = {.step = step, .number = errno};
 
-    (void)!write(plan->report_fd, &failure, sizeof(failure));
-    _exit(127);
+    report(plan, &failure);
 }
 
 static void reset_signals(void)
@@ -101,18 +117,29 @@ static void give_up_protection(void)
     (void)close(fd);
 }
 
+/* Both of it. Where it may not be as high, it is as high as it may be. */
+static void set_limit(const struct plan *plan, int step, unsigned resource, rlim_t limit)
+{
+    struct rlimit now = {0, 0};
+    bool is_known = getrlimit(resource, &now) == 0;
+
+    if (is_known && limit > now.rlim_max)
+        limit = now.rlim_max;
+    struct rlimit both = {limit, limit};
+    if (is_known && setrlimit(resource, &both) == 0)
+        return;
+    struct failure failure = {.step = step, .number = errno, .asked = limit, .found = now.rlim_max};
+    report(plan, &failure);
+}
+
 static void set_limits(const struct plan *plan)
 {
-    struct rlimit none = {0, 0};
-    struct rlimit files = {plan->spawn->nofile, plan->spawn->nofile};
-
-    if (setrlimit(RLIMIT_CORE, &none) < 0)
-        give_up(plan, STEP_LIMITS);
-    if (plan->spawn->nofile > 0 && setrlimit(RLIMIT_NOFILE, &files) < 0)
-        give_up(plan, STEP_LIMITS);
+    set_limit(plan, STEP_CORES, RLIMIT_CORE, 0);
+    if (plan->spawn->nofile > 0)
+        set_limit(plan, STEP_NOFILE, RLIMIT_NOFILE, plan->spawn->nofile);
     errno = 0;
     if (plan->spawn->nice > 0 && nice(plan->spawn->nice) == -1 && errno != 0)
-        give_up(plan, STEP_LIMITS);
+        give_up(plan, STEP_NICE);
 }
 
 static void give_files(const struct plan *plan)
@@ -186,6 +213,10 @@ static spb_status fail_start(const char *path, const struct failure *failure, st
         code = failure->number == ENOENT ? SPB_NOT_FOUND : SPB_UNSUPPORTED;
     else if (failure->number == EAGAIN || failure->number == ENOMEM)
         code = SPB_LIMIT;
+    if (failure->step == STEP_CORES || failure->step == STEP_NOFILE)
+        return spb_fail_errno(err, code, failure->number,
+                              "cannot start %s: setting %s to %llu, where it may be %llu", path,
+                              step_words[failure->step], failure->asked, failure->found);
     return spb_fail_errno(err, code, failure->number, "cannot start %s: %s", path,
                           step_words[failure->step]);
 }
