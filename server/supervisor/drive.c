@@ -353,7 +353,7 @@ int64_t spb_drive_longer_ns(int64_t wait_ns)
 int64_t spb_drive_next_ns(const struct spb_guest *guest)
 {
     const int64_t times[] = {spb_life_next_ns(&guest->life), spb_session_next_ns(guest),
-                             guest->record_at_ns};
+                             guest->record_at_ns, guest->sweep_at_ns};
     int64_t next = 0;
 
     for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
@@ -375,6 +375,8 @@ void spb_drive_time(struct spb_guest *guest, int64_t now_ns)
         spb_drive_tell(guest, SPB_LIFE_TIME, NULL);
     if (guest->record_at_ns != 0 && guest->record_at_ns <= now_ns)
         record(guest);
+    if (guest->sweep_at_ns != 0 && guest->sweep_at_ns <= now_ns)
+        spb_work_sweep(guest);
 }
 
 /* ---- Starts and the daemon's end ---------------------------------------------------------- */

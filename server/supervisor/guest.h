@@ -63,7 +63,9 @@ struct spb_guest {
     uint64_t started_version, recorded_version;
     int64_t record_at_ns, record_wait_ns; /* when it is tried again, after what; 0: not */
     struct spb_call *enders;              /* until it has ended */
-    struct spb_task work;                 /* preparing or releasing */
+    /* Runs whose folders may be there still; when they are removed again, after what; 0: not. */
+    uint64_t left_first, left_last;
+    int64_t sweep_at_ns, sweep_wait_ns;
 
     atomic_bool is_behind; /* its row may be, of what is shown; any thread */
 

@@ -34,6 +34,7 @@ struct spb_guest_run {
     uint32_t accel;                     /* the API's */
     struct spb_error failure;           /* of preparing it; code SPB_OK: none */
     char finding[SPB_LIFE_REASON_SIZE]; /* of releasing it; empty: none */
+    bool is_left;                       /* its folder could not be removed, for now */
 
     struct spb_process process;
     struct spb_qmp qmp;

@@ -295,6 +295,87 @@ spb_status spb_work_check(struct spb_daemon *daemon, uint16_t tenant, const PB_G
     return spb_ok();
 }
 
+/* ---- Folders that stay -------------------------------------------------------------------- */
+
+/* Of runs that are over, from the first to the last. */
+struct sweeping {
+    struct spb_task task;
+    struct spb_post post;
+    struct spb_guest *guest; /* a reference */
+    char base[SPB_ROW_FOLDER_SIZE];
+    uint64_t first, last;
+};
+
+/* What another one put there, or is no folder of ours, stays until somebody looks. */
+static bool may_go_later(enum spb_code code)
+{
+    return code != SPB_IN_USE && code != SPB_CORRUPT;
+}
+
+static void note_left(struct spb_guest *guest, uint64_t first, uint64_t last)
+{
+    if (guest->left_first == 0 || first < guest->left_first)
+        guest->left_first = first;
+    if (last > guest->left_last)
+        guest->left_last = last;
+    guest->sweep_wait_ns = spb_drive_longer_ns(guest->sweep_wait_ns);
+    guest->sweep_at_ns = spb_now_ns() + guest->sweep_wait_ns;
+    spb_supervisor_activate(guest->daemon->guests->supervisor, guest);
+}
+
+static void swept(struct spb_post *post)
+{
+    struct sweeping *sweeping = SPB_CONTAINER(post, struct sweeping, post);
+    struct spb_guest *guest = sweeping->guest;
+
+    spb_supervisor_work_done(guest->daemon->guests->supervisor);
+    if (sweeping->first <= sweeping->last)
+        note_left(guest, sweeping->first, sweeping->last);
+    else
+        guest->sweep_wait_ns = 0;
+    free(sweeping);
+    spb_guest_unref(guest);
+}
+
+/* In order, as far as that goes. */
+static void run_sweep(struct spb_task *task)
+{
+    struct sweeping *sweeping = SPB_CONTAINER(task, struct sweeping, task);
+    const struct spb_guest *guest = sweeping->guest;
+    bool goes_on = true;
+
+    while (goes_on && sweeping->first <= sweeping->last) {
+        char name[SPB_RUN_NAME_SIZE];
+        struct spb_error err;
+
+        spb_run_name(guest->id, sweeping->first, name);
+        goes_on =
+            spb_is_ok(spb_rundir_remove(sweeping->base, name, &err)) || !may_go_later(err.code);
+        sweeping->first += goes_on;
+    }
+    (void)spb_supervisor_post(guest->daemon->guests->supervisor, &sweeping->post);
+}
+
+void spb_work_sweep(struct spb_guest *guest)
+{
+    struct sweeping *sweeping = calloc(1, sizeof(*sweeping));
+
+    guest->sweep_at_ns = 0;
+    if (sweeping == NULL) {
+        note_left(guest, guest->left_first, guest->left_last);
+        return;
+    }
+    sweeping->task.run = run_sweep;
+    sweeping->post.run = swept;
+    sweeping->guest = guest;
+    sweeping->first = guest->left_first;
+    sweeping->last = guest->left_last;
+    memcpy(sweeping->base, guest->run_base, sizeof(sweeping->base));
+    guest->left_first = guest->left_last = 0;
+    spb_guest_ref(guest);
+    spb_supervisor_work(guest->daemon->guests->supervisor, SPB_LANE_ALONE, &sweeping->task);
+}
+
 /* ---- Releasing ---------------------------------------------------------------------------- */
 
 static void add_finding(struct spb_guest_run *run, const struct spb_image *image,
@@ -354,9 +435,11 @@ static void run_release(struct spb_task *task)
 
     note_shortage(run);
     detach_images(run);
-    if (!spb_is_ok(spb_rundir_remove(run->base, run->name, &err)))
+    if (!spb_is_ok(spb_rundir_remove(run->base, run->name, &err))) {
+        run->is_left = may_go_later(err.code);
         spb_log(&guest->daemon->log, SPB_LOG_WARN, "run-folder-not-removed",
                 SPB_TEXT("guest", guest->text), SPB_TEXT("reason", err.text));
+    }
     (void)spb_supervisor_post(guest->daemon->guests->supervisor, &run->post);
 }
 
@@ -368,6 +451,8 @@ static void released(struct spb_post *post)
 
     spb_supervisor_work_done(guest->daemon->guests->supervisor);
     memcpy(finding, run->finding, sizeof(finding));
+    if (run->is_left)
+        note_left(guest, guest->life.run, guest->life.run);
     spb_session_free(guest);
     spb_drive_tell(guest, SPB_LIFE_RELEASED, finding);
     spb_guest_unref(guest);

@@ -13,6 +13,9 @@ void spb_work_prepare(struct spb_guest *guest);
 /* SPB_LIFE_RELEASED follows, and the run is gone. */
 void spb_work_release(struct spb_guest *guest);
 
+/* Folders of runs that could not be removed then are looked for again. */
+void spb_work_sweep(struct spb_guest *guest);
+
 /* Whether what the configuration names is there: images, kernel, initial RAM disk. Workers. */
 SPB_MUST_USE spb_status spb_work_check(struct spb_daemon *daemon, uint16_t tenant,
                                        const PB_GuestConfig *config, struct spb_error *err);

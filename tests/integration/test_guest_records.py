@@ -1,6 +1,7 @@
 """What is recorded of guests where that fails, or they are deleted meanwhile."""
 import errno
 import os
+import resource
 import signal
 import threading
 
@@ -144,6 +145,33 @@ class Records(GuestCase):
         self.again()
         guest = self.wait_for("stopped", "lost")
         self.assertEqual(guest["restarts"], 0)
+
+
+class Folders(GuestCase):
+    def limit(self, soft):
+        was = resource.prlimit(self.d.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.d.process.pid, resource.RLIMIT_NOFILE, (soft, was[1]))
+        return was[0]
+
+    def folders(self):
+        return sorted(p.name for p in (self.d.data_dir / "run").glob("g*"))
+
+    def test_one_that_could_not_be_removed(self):
+        """It goes when there are descriptors again, also if its guest has been deleted."""
+        self.start()
+        for name in ("kept", "deleted"):
+            self.create(name, images=(name,))
+        for n, name in enumerate(("kept", "deleted"), 1):
+            pid = self.guest("Start", name)["pid"]
+            was = self.limit(10)
+            os.kill(pid, signal.SIGKILL)
+            self.wait_for("crashed", name=name)
+            self.assertEqual(self.folders(), [f"g{n}-1"])
+            self.assertIn("event=run-folder-not-removed", self.d.log())
+            if name == "deleted":
+                self.c.call("Guests", "Delete", guest={"name": name})
+            self.limit(was)
+            self.eventually(lambda: not self.folders(), "it stays")
 
 
 if __name__ == "__main__":
