@@ -81,8 +81,33 @@ static void set_attached(struct spb_image *image, const char *guest)
     (void)pthread_mutex_unlock(&image->lock);
 }
 
+static void open_afresh(struct spb_image *image)
+{
+    spb_image_pause(image);
+    spb_image_close(image);
+    spb_image_open(image);
+}
+
+/* A shortage when it was opened last, as when a guest ended, does not keep it from the next one. */
+static void open_again(struct spb_image *image)
+{
+    struct spb_error err;
+
+    (void)pthread_mutex_lock(&image->lock);
+    bool may_pass = image->may_pass && image->guest[0] == '\0' &&
+                    (image->state == SPB_IMAGE_READ_ONLY || image->state == SPB_IMAGE_UNAVAILABLE);
+    (void)pthread_mutex_unlock(&image->lock);
+    /* Opening it looks into the audit for what was left open. */
+    if (!may_pass || !spb_is_ok(spb_audit_flush(image->daemon->audit, &err)))
+        return;
+    open_afresh(image);
+    spb_image_reclaim_done(image);
+    spb_watch_notify(image);
+}
+
 static spb_status attach(struct spb_image *image, const char *guest, struct spb_error *err)
 {
+    open_again(image);
     SPB_TRY(check_state(image, err));
     spb_image_pause(image);
     spb_status status = lend(image, err);
@@ -183,14 +208,6 @@ static void reopen(struct spb_image *image)
     set_unavailable(image, &err);
 }
 
-/* One that a live guest was said to have, and that could not be opened so. */
-static void open_afresh(struct spb_image *image)
-{
-    spb_image_pause(image);
-    spb_image_close(image);
-    spb_image_open(image);
-}
-
 /* ---- What was found ----------------------------------------------------------------------- */
 
 static uint32_t corrupt_params(const struct spb_volume *volume)
@@ -262,7 +279,7 @@ static void detach(struct spb_image *image, char *finding, size_t size)
     if (spb_image_state(image) == SPB_IMAGE_ATTACHED)
         reopen(image);
     else if (spb_image_state(image) != SPB_IMAGE_DELETED)
-        open_afresh(image);
+        open_afresh(image); /* it was said to be a live guest's, and could not be opened so */
     (void)pthread_mutex_lock(&image->lock);
     image->guest[0] = '\0';
     (void)pthread_mutex_unlock(&image->lock);

@@ -60,6 +60,7 @@ struct spb_image {
     enum spb_code reason_code;  /* why the state is not READY */
     char reason[SPB_ERROR_TEXT_SIZE]; /* also of one that is READY and lacks space */
     bool lacks_space;                 /* its file has not all its space, and got none */
+    bool may_pass;                    /* why it was not opened, or for reading only */
     struct spb_superblock superblock;
     uint32_t sector_size;                      /* 0: the superblock could not be read */
     uint8_t incarnation[SPB_INCARNATION_SIZE]; /* as in the row */

@@ -33,6 +33,7 @@ struct opening {
     bool from_guest; /* a guest writes it, or has written it */
     char guest[SPB_GUEST_TEXT_SIZE];
     bool lacks_space; /* it is READY, and why says what it lacks */
+    bool may_pass;    /* what why says: it is none of the image's */
 };
 
 static bool is_damage(enum spb_code code)
@@ -370,6 +371,7 @@ static void adopt(struct spb_image *image, const struct opening *opening)
     image->reason[0] = '\0';
     image->reason_code = SPB_OK;
     image->lacks_space = opening->lacks_space;
+    image->may_pass = opening->may_pass;
     if (opening->state != SPB_IMAGE_READY)
         image->reason_code = opening->why.code;
     if (opening->state != SPB_IMAGE_READY || opening->lacks_space)
@@ -397,6 +399,9 @@ static void note_disorder(struct opening *opening, const struct spb_image *image
                    "be written (%s): see the server's log",
                    spb_code_name(err->code));
     opening->row = image->row;
+    /* The audit's medium is meant. Where the image's own failed too, only a call opens it again. */
+    opening->may_pass = (err->code == SPB_FULL || err->code == SPB_IO) &&
+                        spb_volume_is_writable(opening->volume, NULL).code != SPB_POISONED;
     if (opening->state == SPB_IMAGE_ATTACHED)
         turn_away(opening, SPB_IMAGE_UNAVAILABLE);
     else
@@ -435,6 +440,8 @@ static void settle_in(struct opening *opening, struct spb_image *image)
     spb_device_close(opening->device);
     identify(opening, image);
     claim_uuid(opening, image);
+    opening->may_pass =
+        opening->state == SPB_IMAGE_UNAVAILABLE && is_out_of_descriptors(&opening->why);
     if (opening->volume != NULL && !spb_is_ok(reconcile(opening, image, &err)))
         note_disorder(opening, image, &err);
     if (opening->state == SPB_IMAGE_ATTACHED)

@@ -6,6 +6,7 @@ import signal
 import threading
 
 import harness
+import lending
 import rpc
 from faults import Faults
 from guestcase import ALWAYS, GuestCase, NEVER, ON_FAILURE, STATES, alive, qemus
@@ -172,6 +173,48 @@ class Folders(GuestCase):
                 self.c.call("Guests", "Delete", guest={"name": name})
             self.limit(was)
             self.eventually(lambda: not self.folders(), "it stays")
+
+
+class Images(GuestCase):
+    """What was short when a guest ended keeps its image from no later one."""
+
+    def crash(self, pid):
+        before = self.get()["restarts"]
+        os.kill(pid, signal.SIGKILL)
+        self.eventually(lambda: "event=image-detached" in self.d.log(), "it was not taken back")
+        self.assertNotEqual(self.c.call("Images", "Get", image="a")["image"]["state"], 1)
+        return before
+
+    def goes_on(self, before):
+        self.eventually(lambda: self.get()["restarts"] > before and self.state() == "running",
+                        "it is not started again")
+        self.guest("Kill")
+        self.wait_for("stopped")
+        self.c.put("a", 1, b"mine again")
+
+    def test_a_full_disk(self):
+        faults = Faults(self.dir)
+        self.env = faults.environment()
+        self.start()
+        pid = self.create(words="print=hi", restart=ALWAYS, start=True)["pid"]
+        self.eventually(lambda: self.recorded() == "running", "not recorded")
+        faults.fail("write", "audit.db", errno.ENOSPC)
+        writer = lending.Guest(self.d.image_path(1, "a"))
+        writer.do("append", 1, 7)  # so that the registry is to know of it
+        writer.end()
+        before = self.crash(pid)
+        self.assertIn("(full)", self.d.log())
+        faults.clear()
+        self.goes_on(before)
+
+    def test_no_descriptors(self):
+        self.start()
+        pid = self.create(restart=ALWAYS, start=True)["pid"]
+        was = resource.prlimit(self.d.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.d.process.pid, resource.RLIMIT_NOFILE, (10, was[1]))
+        before = self.crash(pid)
+        resource.prlimit(self.d.process.pid, resource.RLIMIT_NOFILE, was)
+        self.goes_on(before)
 
 
 if __name__ == "__main__":
