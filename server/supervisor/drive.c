@@ -175,9 +175,10 @@ static void answer_unrecorded(struct spb_guest *guest, const struct spb_error *w
         answer_started(guest);
         return;
     }
-    (void)spb_fail(&err, why->code, "guest %s was started, and that is not recorded: %.300s",
+    /* Whatever failed: what was not done says so otherwise. */
+    (void)spb_fail(&err, SPB_IO, "guest %s was started, and that is not recorded: %.300s",
                    guest->text, why->text);
-    end_started(guest, &err, spb_reason_of(why->code), true);
+    end_started(guest, &err, PB_REASON(IO_ERROR), true);
 }
 
 static void note_started(struct spb_guest *guest)
