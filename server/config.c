@@ -4,6 +4,7 @@
  */
 #include "config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,6 +135,16 @@ static int take_value(struct reading *reading, const char *name,
     return complain(reading, text);
 }
 
+/* inih takes comments off where a value begins, and not where it goes on. */
+static bool has_comment(const char *value)
+{
+    for (const char *at = value; *at != '\0'; at++) {
+        if (*at == ';' && at > value && isspace((unsigned char)at[-1]))
+            return true;
+    }
+    return false;
+}
+
 static int on_key(void *user, const char *section, const char *name, const char *value)
 {
     struct reading *reading = user;
@@ -145,6 +156,10 @@ static int on_key(void *user, const char *section, const char *name, const char 
         return 0;
     if (*value == ';')
         return complain(reading, "found a comment, expected a value: a blank goes before the ;");
+    if (has_comment(value))
+        return complain(reading,
+                        "found a comment behind a line that goes on, expected it in a line "
+                        "of its own");
     if (limit == NULL && option == NULL)
         return complain_unknown(reading, section, name, section_is_known);
     return take_value(reading, name, option, limit, value);

@@ -121,6 +121,7 @@ class Config(harness.Case):
                 (good + "data_dir = /e\n", 3, ["data_dir", "again", "2"]),
                 ("[server]\ndata_dir =\n", 2, ["data_dir"]),
                 ("[server]\ndata_dir =; /d\n", 2, ["comment"]),
+                (good + "listen = unix:/a\n  unix:/b ; c\n", 4, ["comment", "goes on"]),
                 (good + "just words\n", 3, ["NAME = VALUE"]),
                 (good + "[limits\n", 3, ["[section]"]),
                 (good + "log_level = info" + " " * 300 + "\n", 3, ["too long"]),
