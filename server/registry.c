@@ -275,24 +275,31 @@ static void unclaim(struct spb_registry *registry, struct spb_image *image)
     image->has_claim = false;
 }
 
+/* Of an image that has none. Nobody else has that one. */
+static void set_claim(struct spb_registry *registry, struct spb_image *image,
+                      const uint8_t uuid[16])
+{
+    struct spb_image **bucket = claim_bucket(registry, uuid);
+
+    memcpy(image->claim, uuid, SPB_UUID_SIZE);
+    image->has_claim = true;
+    image->next_claim = *bucket;
+    *bucket = image;
+}
+
 bool spb_registry_claim(struct spb_registry *registry, struct spb_image *image,
                         const uint8_t uuid[16], char other[80])
 {
     (void)pthread_mutex_lock(&registry->lock);
     unclaim(registry, image);
-    struct spb_image **bucket = claim_bucket(registry, uuid);
-    const struct spb_image *holder = *bucket;
+    const struct spb_image *holder = *claim_bucket(registry, uuid);
     while (holder != NULL &&
            (holder->tenant != image->tenant || memcmp(holder->claim, uuid, SPB_UUID_SIZE) != 0))
         holder = holder->next_claim;
-    if (holder == NULL) {
-        memcpy(image->claim, uuid, SPB_UUID_SIZE);
-        image->has_claim = true;
-        image->next_claim = *bucket;
-        *bucket = image;
-    } else {
+    if (holder == NULL)
+        set_claim(registry, image, uuid);
+    else
         (void)snprintf(other, SPB_IMAGE_TEXT_SIZE, "%u/%s", (unsigned)holder->tenant, holder->name);
-    }
     (void)pthread_mutex_unlock(&registry->lock);
     return holder == NULL;
 }
@@ -311,11 +318,7 @@ void spb_registry_hand_over(struct spb_registry *registry, struct spb_image *fro
     SPB_ASSERT(!to->has_claim);
     if (from->has_claim) {
         unclaim(registry, from);
-        memcpy(to->claim, from->claim, SPB_UUID_SIZE);
-        to->has_claim = true;
-        struct spb_image **bucket = claim_bucket(registry, to->claim);
-        to->next_claim = *bucket;
-        *bucket = to;
+        set_claim(registry, to, from->claim);
     }
     (void)pthread_mutex_unlock(&registry->lock);
 }
